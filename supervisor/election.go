@@ -1,0 +1,229 @@
+package supervisor
+
+import (
+	"context"
+	"iter"
+	"time"
+
+	"github.com/deputy-ha/deputy/sdk"
+)
+
+// An Elector keeps the records of one service's election. All methods may be
+// called at the same time.
+type Elector interface {
+	// Observe yields what the records say: at once, after each change, and
+	// when a silent primary's lease has run out. A State replaces the one
+	// before; some may be left out. It ends only with ctx, or when the loop
+	// is left.
+	Observe(ctx context.Context) iter.Seq[State]
+	// Take takes the vacant role, if nothing has changed since seen was
+	// yielded. A State that is Mine is taken up as a win. Of an unknown
+	// result it finds out; the errors are ErrRefused when somebody was
+	// faster, and those of ctx and of unreachable records, after which a
+	// later State may be Mine.
+	Take(ctx context.Context, seen State) (Lease, error)
+	// Adopt takes over, by compare, the lease that a process before this one
+	// left in the run directory. ErrRefused means that it is somebody's or
+	// nobody's by now; any other error, that this is not known yet.
+	Adopt(ctx context.Context, t Tenure) (Lease, error)
+	// Publish tells the others about this node, now and for as long as the
+	// process lives.
+	Publish(ctx context.Context, c Candidate) error
+	// Answer changes a reservation that is still the one with r's ID;
+	// ErrRefused when it is not.
+	Answer(ctx context.Context, r Reservation) error
+	// Request writes a reservation; ErrBusy when another is in force.
+	Request(ctx context.Context, r Reservation) error
+	// Record keeps a change of role in the history.
+	Record(ctx context.Context, c Change) error
+}
+
+// A Lease is the expiring right to be primary for one term. It is renewed
+// until Resign or Abandon, also after Lost, so that nobody starts before this
+// node has proven that it stopped.
+type Lease interface {
+	Term() sdk.Term
+	// Follows is the tenure before: whom this one succeeds, and how it left.
+	Follows() TermRecord
+	// Tenure is what the next process on this node needs to Adopt the lease.
+	Tenure() Tenure
+	// Lost is closed at s + 0.75 T, or at once when the pulse or the role
+	// proves not ours. It stays closed: the tenure is over. Cause tells why.
+	Lost() <-chan struct{}
+	Cause() error
+	// Until is s + 0.95 T: nothing may count on more. It grows with each
+	// acknowledged pulse, and is zero once the role proved not ours.
+	Until() sdk.Instant
+	// Renewed receives after an acknowledged pulse; it never queues more than one.
+	Renewed() <-chan struct{}
+	// Renew asks for a pulse now and returns when it is acknowledged, or ctx ends.
+	Renew(ctx context.Context) error
+	// Announce writes the role into the record, for others to see.
+	Announce(ctx context.Context, r sdk.Role) error
+	// Resign gives the lease back. Only a node that has proven to be demoted
+	// may call it. It returns nil as well when the role is not ours any more.
+	Resign(ctx context.Context) error
+	// Abandon stops renewing without giving back: the next process adopts the
+	// lease, or it runs out.
+	Abandon()
+}
+
+// A State is what the records of a service say at one moment, as this node
+// saw them.
+type State struct {
+	Service string `json:"service"`
+	Seq     uint64 `json:"-"` // Take refuses a State that is not the newest
+
+	Primary *Primary   `json:"primary,omitempty"` // nil: the record is absent
+	Term    TermRecord `json:"term"`
+	// Vacant: the role may be taken now, because the last primary resigned,
+	// there never was one, or its pulse has been silent for its whole TTL.
+	Vacant   bool        `json:"vacant"`
+	VacantAt sdk.Instant `json:"-"`                 // since when, on this node's clock
+	Unclean  bool        `json:"unclean,omitempty"` // vacant, and the last primary did not resign
+	Mine     bool        `json:"-"`                 // the record names this process, which holds no lease for it
+
+	Candidates  []Candidate  `json:"candidates"`            // those present, this node included, by name
+	Reservation *Reservation `json:"reservation,omitempty"` // nil when none, or past its end
+	Pause       *Pause       `json:"pause,omitempty"`
+	Drained     []Drain      `json:"drained,omitempty"`
+
+	// Frozen tells why nobody here may campaign now; empty when one may.
+	Frozen string `json:"frozen,omitempty"`
+	// Unreachable tells since when and why the records cannot be read; the
+	// rest of the State is then what was last known.
+	Unreachable string `json:"unreachable,omitempty"`
+}
+
+// Candidate returns the named node's candidacy, or nil.
+func (s State) Candidate(node string) *Candidate {
+	for i := range s.Candidates {
+		if s.Candidates[i].Node.Name == node {
+			return &s.Candidates[i]
+		}
+	}
+	return nil
+}
+
+// IsDrained reports whether the named node leads nothing by an operator's wish.
+func (s State) IsDrained(node string) bool {
+	for _, d := range s.Drained {
+		if d.Node == node {
+			return true
+		}
+	}
+	return false
+}
+
+// A Primary is the record services/NAME/primary.
+type Primary struct {
+	Node    string    `json:"node"`
+	Address string    `json:"address,omitempty"`
+	Term    sdk.Term  `json:"term"`
+	Pulse   string    `json:"pulse"`
+	State   sdk.Role  `json:"state"` // promoting, primary, demoting or blocked
+	Since   time.Time `json:"since"` // wall time, for people
+}
+
+// A TermRecord is the record services/NAME/term: the last tenure that began.
+// It is never deleted.
+type TermRecord struct {
+	Term     sdk.Term `json:"term"`
+	Node     string   `json:"node,omitempty"`
+	Address  string   `json:"address,omitempty"`
+	Pulse    string   `json:"pulse,omitempty"`
+	Resigned bool     `json:"resigned"`
+	Moved    bool     `json:"moved,omitempty"` // an operator chose this primary; preempt leaves it alone
+}
+
+// A Candidate is the record services/NAME/candidates/NODE: a node's presence
+// and what there is to know about it.
+type Candidate struct {
+	Node
+	Priority  int               `json:"priority"`
+	Role      sdk.Role          `json:"role"`
+	Term      sdk.Term          `json:"term,omitempty"` // of the tenure, when there is one
+	Since     time.Time         `json:"since"`          // in this role; wall time, for people
+	Fit       bool              `json:"fit"`
+	Health    string            `json:"health,omitempty"` // what the checks say
+	Verdict   string            `json:"verdict"`          // why it can or cannot lead
+	Held      bool              `json:"held,omitempty"`   // sits out: everybody else first
+	Positions map[string]string `json:"positions,omitempty"`
+	Ballot    sdk.Term          `json:"ballot,omitempty"` // the positions are from after the end of this term
+	Hash      string            `json:"hash"`             // of the definition
+}
+
+// A ReservationState is how far a reservation has come.
+type ReservationState string
+
+// The states of a reservation.
+const (
+	Asked    ReservationState = "asked"    // the target has not answered
+	Accepted ReservationState = "accepted" // the target is ready; the primary hands over
+	Declined ReservationState = "declined" // the target will not; everybody is free again
+	Undone   ReservationState = "undone"   // the primary could not leave in time and stays
+)
+
+// A Reservation is the record services/NAME/reservation: who may campaign
+// next, and for how long. It binds while asked or accepted, and For has not
+// passed on the clock of whoever looks since it first saw this ID.
+type Reservation struct {
+	ID     string           `json:"id"`
+	To     string           `json:"to"`
+	From   string           `json:"from,omitempty"` // the primary it was written against
+	Reason sdk.Reason       `json:"reason"`         // switchover, failover, preempt or drain
+	By     string           `json:"by,omitempty"`
+	For    time.Duration    `json:"for_ns"`
+	Force  bool             `json:"force,omitempty"` // an operator's failover: take it though behind or not comparable
+	State  ReservationState `json:"state"`
+	Why    string           `json:"why,omitempty"` // of declined and undone
+}
+
+// Binds reports whether the reservation keeps others from campaigning.
+func (r *Reservation) Binds() bool {
+	return r != nil && (r.State == Asked || r.State == Accepted)
+}
+
+// A Pause is the record services/NAME/pause: no automatic take-over.
+type Pause struct {
+	Since  time.Time `json:"since"`
+	Until  time.Time `json:"until,omitzero"` // zero: until resume
+	By     string    `json:"by,omitempty"`
+	Reason string    `json:"reason,omitempty"`
+}
+
+// A Drain is the record nodes/NODE: this node hands everything over and leads
+// nothing.
+type Drain struct {
+	Node   string    `json:"node"`
+	Since  time.Time `json:"since"`
+	By     string    `json:"by,omitempty"`
+	Reason string    `json:"reason,omitempty"`
+}
+
+// A Change is the record services/NAME/history/TERM: one tenure from its
+// beginning to its end, with what each step took.
+type Change struct {
+	Term   sdk.Term   `json:"term"`
+	Node   string     `json:"node"`
+	From   string     `json:"from,omitempty"` // the node before
+	At     time.Time  `json:"at"`             // the role was taken
+	Reason sdk.Reason `json:"reason"`
+	Cause  string     `json:"cause"`
+	Steps  []Step     `json:"steps,omitempty"`
+
+	Ended     time.Time  `json:"ended,omitzero"`
+	EndReason sdk.Reason `json:"end_reason,omitempty"`
+	EndCause  string     `json:"end_cause,omitempty"`
+	EndSteps  []Step     `json:"end_steps,omitempty"`
+}
+
+// A Step is one act of one plugin within a Change.
+type Step struct {
+	Plugin  string        `json:"plugin"`
+	Action  sdk.Action    `json:"action"`
+	Mode    sdk.Mode      `json:"mode,omitempty"`
+	Outcome sdk.Outcome   `json:"outcome"`
+	Detail  string        `json:"detail,omitempty"`
+	Dur     time.Duration `json:"dur_ns"`
+}
