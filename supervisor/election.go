@@ -17,7 +17,9 @@ type Elector interface {
 	// is left.
 	Observe(ctx context.Context) iter.Seq[State]
 	// Take takes the vacant role, if nothing has changed since seen was
-	// yielded. A State that is Mine is taken up as a win. Of an unknown
+	// yielded. A reservation for this node is used up by it, and Term.Moved
+	// set when its Reason is switchover or failover; one that binds and is
+	// for another node is ErrRefused. A State that is Mine is taken up as a win. Of an unknown
 	// result it finds out; the errors are ErrRefused when somebody was
 	// faster, and those of ctx and of unreachable records, after which a
 	// later State may be Mine.

@@ -30,7 +30,9 @@ type Note struct {
 // A Memory keeps a member's Note where it outlives the process but not the
 // boot. Save returns once the note would survive SIGKILL.
 type Memory interface {
-	Load() (Note, error) // the zero Note when there is none
+	// Load returns the zero Note when there is none. Its Tenure's Until is
+	// the last one given to SaveUntil, where that is later.
+	Load() (Note, error)
 	Save(Note) error
 	// SaveUntil keeps the end of the lease as last acknowledged, for the gate
 	// that lives outside this process. It writes 8 bytes and never allocates.
