@@ -8,6 +8,8 @@ var (
 	ErrBusy      = errors.New("another order is being carried out") // wait for it, or let it run out
 	ErrNoService = errors.New("no such service")
 	ErrNotHere   = errors.New("not in that role on this node")
+	// ErrUnreachable: nothing is known about what was asked for or sent.
+	ErrUnreachable = errors.New("the records cannot be reached")
 
 	// ErrStop ends a member: it hands over and demotes.
 	ErrStop = errors.New("told to stop")
