@@ -1,0 +1,199 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/deputy-ha/deputy/sdk"
+)
+
+// A phase is the time during which the same checks count: as long as this node
+// is primary, or as long as it is standby or candidate.
+type phase struct {
+	on    On // OnPrimary, OnStandby, or nothing in between
+	done  chan struct{}
+	pokes chan struct{} // closed to have all checks run now
+}
+
+func newPhase(r sdk.Role) *phase {
+	p := &phase{done: make(chan struct{}), pokes: make(chan struct{})}
+	switch r {
+	case sdk.RolePrimary:
+		p.on = OnPrimary
+	case sdk.RoleStandby, sdk.RoleCandidate:
+		p.on = OnStandby
+	}
+	return p
+}
+
+// next ends the phase and begins another, unless r belongs to this one.
+func (p *phase) next(r sdk.Role, begin func(*phase)) {
+	n := newPhase(r)
+	if n.on == p.on {
+		return
+	}
+	close(p.done)
+	begin(n)
+}
+
+// poke has every check of the phase run at once.
+func (p *phase) poke() {
+	close(p.pokes)
+	p.pokes = make(chan struct{})
+}
+
+// A health is what a part's checks came to in this phase.
+type health struct {
+	answered bool
+	fit      bool
+	passed   int  // in a row
+	failed   int  // in a row
+	ever     bool // one has passed in this phase
+	detail   string
+	position string
+	ballot   sdk.Term // the vacancy that the position was asked for
+	at       time.Time
+}
+
+// counts reports whether the part's checks count in the phase.
+func (p *part) counts(on On) bool {
+	when := p.Check.On
+	if when == "" {
+		when = OnBoth
+		if p.plugin.Describe().Can(sdk.CanPromote) {
+			when = OnPrimary
+		}
+	}
+	return on != "" && (when == OnBoth || when == on)
+}
+
+// check asks a part for its health, for as long as ctx lasts.
+func (m *Member) check(ctx context.Context, p *part) {
+	var began time.Time
+	var during *phase
+	for ctx.Err() == nil {
+		m.mu.Lock()
+		ph, pokes, policy, plugin := m.phase, m.phase.pokes, p.Check, p.plugin
+		role, term, ballot := m.role, m.state.Term.Term, m.ballot
+		ranks := plugin.Describe().Can(sdk.CanRank)
+		m.mu.Unlock()
+		if ph != during {
+			during, began = ph, time.Now()
+		}
+		// A part that ranks is asked in every standby phase: its position is wanted.
+		if !p.counts(ph.on) && (!ranks || ph.on != OnStandby) {
+			select {
+			case <-ph.done:
+			case <-pokes:
+			case <-ctx.Done():
+			}
+			continue
+		}
+
+		asked, cancel := context.WithTimeoutCause(ctx, policy.Timeout, fmt.Errorf("no answer within %s", policy.Timeout))
+		h, err := plugin.Check(asked, role, term)
+		if err != nil && asked.Err() != nil {
+			err = context.Cause(asked)
+		}
+		cancel()
+		if err != nil {
+			h = sdk.Health{Detail: err.Error()}
+		}
+		grace := ph.on == OnPrimary && time.Since(began) < policy.StartGrace
+		m.update(func() {
+			if m.phase == ph {
+				p.health.count(h, policy, grace)
+				p.health.ballot = ballot
+			}
+		})
+
+		select {
+		case <-ph.done:
+		case <-pokes:
+		case <-ctx.Done():
+		case <-time.After(policy.Interval):
+		}
+	}
+}
+
+// count takes one answer in. The first answer of a phase decides at once;
+// later ones need fall failures or rise successes in a row.
+func (h *health) count(a sdk.Health, policy CheckPolicy, grace bool) {
+	h.detail, h.at = a.Detail, time.Now()
+	if a.Position != "" {
+		h.position = a.Position
+	}
+	if a.Fit {
+		h.passed, h.failed, h.ever = h.passed+1, 0, true
+		if !h.answered || h.passed >= policy.Rise {
+			h.answered, h.fit = true, true
+		}
+		return
+	}
+	if grace && !h.ever {
+		return
+	}
+	h.passed, h.failed = 0, h.failed+1
+	if h.failed >= policy.Fall {
+		h.answered, h.fit = true, false
+	}
+}
+
+// fitness reports whether every check that counts in this phase says that this
+// node is fit, and what they say. The caller holds mu.
+func (m *Member) fitness() (bool, string) {
+	fit := true
+	var said []string
+	for _, p := range m.parts {
+		if err := p.renewing.err; err != nil {
+			fit = false
+			said = append(said, fmt.Sprintf("%s: renewals do not arrive: %v", p.Name, err))
+		}
+		if !p.plugin.Describe().Can(sdk.CanCheck) || !p.counts(m.phase.on) {
+			continue
+		}
+		switch {
+		case !p.health.answered && m.phase.on == OnStandby:
+			fit = false
+			said = append(said, p.Name+": not checked yet")
+		case p.health.answered && !p.health.fit:
+			fit = false
+			said = append(said, p.Name+": "+p.health.detail)
+		}
+	}
+	return fit, strings.Join(said, "; ")
+}
+
+// unfit returns why this node is not fit for its role, or nil.
+func (m *Member) unfit() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if fit, said := m.fitness(); !fit {
+		return errors.New(said)
+	}
+	return nil
+}
+
+// positions returns what the parts that rank said about themselves, and
+// whether all of it is from after the role became vacant. The caller holds mu.
+func (m *Member) positions() (map[string]string, sdk.Term) {
+	var at map[string]string
+	ballot := m.ballot
+	for _, p := range m.parts {
+		if !p.plugin.Describe().Can(sdk.CanRank) {
+			continue
+		}
+		if at == nil {
+			at = map[string]string{}
+		}
+		at[p.Name] = p.health.position
+		ballot = min(ballot, p.health.ballot)
+	}
+	if at == nil {
+		return nil, 0
+	}
+	return at, ballot
+}

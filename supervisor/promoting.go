@@ -1,0 +1,117 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/deputy-ha/deputy/sdk"
+)
+
+// promoting holds the lease and promotes the parts in order.
+func (m *Member) promoting(lease Lease, seen State) stateFn {
+	return func(ctx context.Context) stateFn {
+		e := m.begin(lease, seen)
+		end := m.hold(lease)
+		m.become(sdk.RolePromoting, lease.Term(), e.cause)
+		m.think("promotes")
+
+		if err := m.worthwhile(ctx, lease); err != nil {
+			return m.demoting(lease, ending{sdk.ReasonUnfit, err}, end)
+		}
+		if seen.Unclean && m.definition().OnUnclean == UncleanFence {
+			if err := m.fence(ctx, lease, e); err != nil {
+				return m.demoting(lease, ending{sdk.ReasonUnfit, err}, end)
+			}
+		}
+		if leave := m.promote(ctx, lease, e); leave != nil {
+			return m.demoting(lease, *leave, end)
+		}
+		return m.primary(lease, e, end)
+	}
+}
+
+// worthwhile gives a win back when too little of the lease is left, and one
+// renewal does not mend it.
+func (m *Member) worthwhile(ctx context.Context, lease Lease) error {
+	if lease.Until().Sub(m.clock.Now()) >= m.timing.TTL/2 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, m.timing.Renew, errors.New("not renewed in time"))
+	defer cancel()
+	err := lease.Renew(ctx)
+	if left := lease.Until().Sub(m.clock.Now()); left < m.timing.TTL/2 {
+		return errors.Join(fmt.Errorf("only %s of the lease is left", left.Round(time.Millisecond)), err)
+	}
+	return nil
+}
+
+// promote promotes the parts in order. It returns why the role is to be left
+// again, or nil.
+func (m *Member) promote(ctx context.Context, lease Lease, e ending) *ending {
+	for _, p := range m.parts {
+		if !p.plugin.Describe().Can(sdk.CanPromote) {
+			continue
+		}
+		if leave := m.leaving(ctx, lease); leave != nil {
+			return leave
+		}
+		m.mark(p, true)
+		// What the run directory does not know of must not happen.
+		if err := m.remember(sdk.RolePromoting, lease, e.cause); err != nil {
+			m.mark(p, false)
+			return &ending{sdk.ReasonUnfit, fmt.Errorf("run directory not written: %w", err)}
+		}
+		r := m.try(ctx, lease, p, m.transition(sdk.Promote, p, lease.Term(), e), p.Promote)
+		if leave := m.leaving(ctx, lease); leave != nil {
+			return leave
+		}
+		if err := r.Err(); err != nil {
+			return &ending{sdk.ReasonUnfit, fmt.Errorf("promote %s: %w", p.Name, err)}
+		}
+	}
+	return nil
+}
+
+// leaving tells why a role has to be left at once, or nil.
+func (m *Member) leaving(ctx context.Context, lease Lease) *ending {
+	if isClosed(lease.Lost()) {
+		return &ending{sdk.ReasonLost, fmt.Errorf("lease lost: %w", lease.Cause())}
+	}
+	if ctx.Err() != nil {
+		return &ending{sdk.ReasonStop, context.Cause(ctx)}
+	}
+	return nil
+}
+
+// mark notes whether a part may act as primary.
+func (m *Member) mark(p *part, promoted bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p.promoted = promoted
+	m.tell()
+}
+
+// fence makes sure that the previous primary's node is down. One plugin that
+// manages it is enough.
+func (m *Member) fence(ctx context.Context, lease Lease, e ending) error {
+	victim := lease.Follows()
+	var errs []error
+	for _, p := range m.parts {
+		if !p.plugin.Describe().Can(sdk.CanFence) {
+			continue
+		}
+		t := m.transition(sdk.Fence, p, lease.Term(), e)
+		t.Primary = sdk.Peer{Node: victim.Node, Address: victim.Address}
+		r := m.try(ctx, lease, p, t, p.Promote)
+		if r.Outcome.OK() {
+			return nil
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", p.Name, r.Err()))
+	}
+	if errs == nil {
+		errs = []error{errors.New("no plugin of this service can fence")}
+	}
+	return fmt.Errorf("fence %s: %w", victim.Node, errors.Join(errs...))
+}

@@ -1,0 +1,99 @@
+package supervisor
+
+import (
+	"context"
+	"maps"
+	"time"
+
+	"github.com/deputy-ha/deputy/sdk"
+)
+
+// candidacy returns this node's record as it should be now. The caller holds mu.
+func (m *Member) candidacy() Candidate {
+	fit, said := m.fitness()
+	c := Candidate{
+		Node: m.node, Priority: m.service.Priority, Role: m.role, Since: m.since,
+		Fit: fit, Health: said, Verdict: m.verdict, Hash: m.service.Hash,
+		Held: m.held > m.clock.Now(),
+	}
+	if m.lease != nil {
+		c.Term = m.lease.Term()
+	}
+	c.Positions, c.Ballot = m.positions()
+	return c
+}
+
+// publish keeps this node's record as it should be. Positions alone do not
+// make it write more often than once a TTL, except when they are asked for.
+func (m *Member) publish(ctx context.Context) {
+	var last Candidate
+	var at time.Time
+	for ctx.Err() == nil {
+		m.mu.Lock()
+		c, changed := m.candidacy(), m.changed
+		m.mu.Unlock()
+
+		quiet := c
+		quiet.Positions = last.Positions
+		moved := !maps.Equal(c.Positions, last.Positions)
+		wait := m.timing.TTL
+		if at.IsZero() || !same(quiet, last) || (moved && time.Since(at) >= m.timing.TTL) {
+			err := m.elector.Publish(ctx, c)
+			if err == nil {
+				last, at = c, time.Now()
+				continue
+			}
+			if ctx.Err() == nil {
+				m.log.Warn("presence not published", "cause", err)
+			}
+			wait = m.timing.Renew
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-changed:
+			if wait == m.timing.Renew { // do not hurry after a failure
+				select {
+				case <-timer.C:
+				case <-ctx.Done():
+				}
+			}
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+func same(a, b Candidate) bool {
+	ap, bp := a.Positions, b.Positions
+	a.Positions, b.Positions = nil, nil
+	return maps.Equal(ap, bp) && a.Node == b.Node && a.Priority == b.Priority && a.Role == b.Role &&
+		a.Term == b.Term && a.Since.Equal(b.Since) && a.Fit == b.Fit && a.Health == b.Health &&
+		a.Verdict == b.Verdict && a.Held == b.Held && a.Ballot == b.Ballot && a.Hash == b.Hash
+}
+
+// think keeps the verdict for people to see.
+func (m *Member) think(why string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.verdict != why {
+		m.verdict = why
+		m.tell()
+	}
+}
+
+// sitOut begins a hold-off: this node goes last for so long.
+func (m *Member) sitOut(d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.held = max(m.held, m.clock.Now().Add(d))
+}
+
+// peers are the nodes of the service as others reach them.
+func peers(s State) []sdk.Peer {
+	var ps []sdk.Peer
+	for _, c := range s.Candidates {
+		ps = append(ps, c.Peer())
+	}
+	return ps
+}

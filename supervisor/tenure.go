@@ -1,0 +1,228 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/deputy-ha/deputy/sdk"
+)
+
+// A renewing is how the renewals of the lease arrive at a part.
+type renewing struct {
+	until chan sdk.Instant // the newest one that is to be delivered; nil when none are
+	since sdk.Instant      // of the first failure in a row; zero when there is none
+	err   error            // undeliverable for so long that the part is unfit
+}
+
+// hold begins what goes on for as long as a lease is held, whatever the role:
+// it passes renewals on to the parts that may be primary, keeps the end of the
+// lease in the run directory and writes role and history into the records.
+// The returned function ends all of it and waits.
+func (m *Member) hold(lease Lease) func() {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	var running sync.WaitGroup
+	m.mu.Lock()
+	m.lease = lease
+	for _, p := range m.parts {
+		p.renewing = renewing{}
+		if p.plugin.Describe().Can(sdk.CanRenew) {
+			p.renewing.until = make(chan sdk.Instant, 1)
+			running.Go(func() { m.renew(ctx, lease, p) })
+		}
+	}
+	m.tell()
+	m.mu.Unlock()
+	m.scribe = newScribe()
+	running.Go(func() { m.deliver(ctx, lease) })
+	running.Go(func() { m.scribe.write(ctx, m, lease) })
+	return func() {
+		m.scribe.finish(m.timing.Renew)
+		cancel(errors.New("the tenure is over"))
+		running.Wait()
+		m.mu.Lock()
+		m.lease = nil
+		for _, p := range m.parts {
+			p.renewing = renewing{}
+		}
+		m.tell()
+		m.mu.Unlock()
+	}
+}
+
+// deliver hands each renewal on. After the lease is lost nothing is extended
+// any more: the guards may close.
+func (m *Member) deliver(ctx context.Context, lease Lease) {
+	for {
+		until := lease.Until()
+		if isClosed(lease.Lost()) {
+			return
+		}
+		if err := m.memory.SaveUntil(until); err != nil {
+			m.log.Warn("end of the lease not written", "term", uint64(lease.Term()), "cause", err)
+		}
+		m.mu.Lock()
+		for _, p := range m.parts {
+			if p.renewing.until == nil || !p.promoted {
+				continue
+			}
+			select {
+			case <-p.renewing.until: // replaced by the newer one
+			default:
+			}
+			p.renewing.until <- until
+		}
+		m.mu.Unlock()
+		select {
+		case <-lease.Renewed():
+		case <-lease.Lost():
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// renew extends what expires by itself in one part.
+func (m *Member) renew(ctx context.Context, lease Lease, p *part) {
+	m.mu.Lock()
+	plugin, inbox := p.plugin, p.renewing.until
+	m.mu.Unlock()
+	patience := plugin.Describe().GuardTTL
+	if patience == 0 {
+		patience = m.timing.Lost
+	}
+	for {
+		var until sdk.Instant
+		select {
+		case until = <-inbox:
+		case <-ctx.Done():
+			return
+		}
+		bounded, cancel := context.WithTimeoutCause(ctx, m.timing.Renew, fmt.Errorf("no answer within %s", m.timing.Renew))
+		err := plugin.Renew(bounded, until)
+		if err != nil && ctx.Err() == nil && bounded.Err() != nil {
+			err = context.Cause(bounded)
+		}
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		now := m.clock.Now()
+		m.mu.Lock()
+		switch {
+		case err == nil:
+			p.renewing.since, p.renewing.err = 0, nil
+		case p.renewing.since == 0:
+			p.renewing.since = now
+			m.log.Warn("renewal not delivered", "plugin", p.Name, "term", uint64(lease.Term()), "cause", err)
+		case now.Sub(p.renewing.since) >= patience && p.renewing.err == nil:
+			p.renewing.err = err
+			m.tell()
+			m.ring()
+		}
+		m.mu.Unlock()
+	}
+}
+
+// A scribe writes a tenure's role and history into the records, behind the
+// role machine's back: nothing waits for it but the end of the tenure.
+type scribe struct {
+	mu     sync.Mutex
+	role   sdk.Role // to be announced; empty when it is
+	change *Change  // to be recorded; nil when it is
+	work   chan struct{}
+	idle   chan struct{} // closed when nothing is to be written; replaced when something is
+}
+
+func newScribe() *scribe {
+	idle := make(chan struct{})
+	close(idle)
+	return &scribe{work: make(chan struct{}, 1), idle: idle}
+}
+
+// announce has the role written, unless a newer one comes first.
+func (s *scribe) announce(r sdk.Role) { s.order(func() { s.role = r }) }
+
+// record has the change written, unless a newer one comes first.
+func (s *scribe) record(c Change) { s.order(func() { s.change = &c }) }
+
+func (s *scribe) order(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
+	if isClosed(s.idle) {
+		s.idle = make(chan struct{})
+	}
+	select {
+	case s.work <- struct{}{}:
+	default:
+	}
+}
+
+// finish waits until all is written, but no longer than d.
+func (s *scribe) finish(d time.Duration) {
+	s.mu.Lock()
+	idle := s.idle
+	s.mu.Unlock()
+	select {
+	case <-idle:
+	case <-time.After(d):
+	}
+}
+
+func (s *scribe) write(ctx context.Context, m *Member, lease Lease) {
+	for {
+		select {
+		case <-s.work:
+		case <-ctx.Done():
+			return
+		}
+		for ctx.Err() == nil {
+			s.mu.Lock()
+			role, change := s.role, s.change
+			if role == "" && change == nil && !isClosed(s.idle) {
+				close(s.idle)
+			}
+			s.mu.Unlock()
+			if role == "" && change == nil {
+				break
+			}
+			err := s.attempt(ctx, m, lease, role, change)
+			if err != nil {
+				m.log.Debug("record not written", "term", uint64(lease.Term()), "cause", err)
+				if errors.Is(err, ErrRefused) || isClosed(lease.Lost()) {
+					err = nil // it is not ours any more, or may not be: do not insist
+				}
+			}
+			s.mu.Lock()
+			if err == nil {
+				if s.role == role {
+					s.role = ""
+				}
+				if s.change == change {
+					s.change = nil
+				}
+			}
+			s.mu.Unlock()
+			if err != nil {
+				m.pause(ctx, m.timing.Renew, nil)
+			}
+		}
+	}
+}
+
+func (s *scribe) attempt(ctx context.Context, m *Member, lease Lease, role sdk.Role, change *Change) error {
+	ctx, cancel := context.WithTimeout(ctx, m.timing.TTL)
+	defer cancel()
+	if role != "" {
+		if err := lease.Announce(ctx, role); err != nil {
+			return err
+		}
+	}
+	if change != nil {
+		return m.elector.Record(ctx, *change)
+	}
+	return nil
+}
