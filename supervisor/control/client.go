@@ -1,0 +1,269 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"time"
+
+	"github.com/deputy-ha/deputy/supervisor"
+)
+
+// ErrSilent is the error of a watch in which the daemon has said nothing for
+// several Beats: it is frozen, or starved.
+var ErrSilent = errors.New("the daemon is silent")
+
+const (
+	dialTime   = 2 * time.Second
+	askTime    = orderTime + 2*time.Second
+	silentTime = 4 * Beat
+	retryTime  = 500 * time.Millisecond // between two tries of a watch
+)
+
+// A Client asks one service's supervisor on this node. Its Cluster methods are
+// answered for all services, by way of this one. Errors are ErrNoDaemon,
+// ErrDenied, and what the supervisor met.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+var _ supervisor.Cluster = (*Client)(nil)
+
+// NewClient returns a client of the socket in a service's runtime directory.
+// It connects when it is asked something.
+func NewClient(dir string) *Client {
+	socket := filepath.Join(dir, SocketName)
+	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true, // nothing to close, nothing left open
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, dialTime)
+			defer cancel()
+			return dial(ctx, socket)
+		},
+	}}}
+}
+
+// Status returns the member's status.
+func (c *Client) Status(ctx context.Context) (supervisor.Status, error) {
+	return ask[supervisor.Status](ctx, c, "/status")
+}
+
+// WatchStatus yields the member's status at once, after each change, and at
+// least every Beat, until ctx ends or, with an error, the watch breaks.
+func (c *Client) WatchStatus(ctx context.Context) iter.Seq2[supervisor.Status, error] {
+	return watch[supervisor.Status](ctx, c, "/watch")
+}
+
+// Clear tells a blocked or failed member that an operator has put things right.
+func (c *Client) Clear(ctx context.Context) error { return c.order(ctx, "POST", "/clear", nil) }
+
+// Reload has the supervisor read its definition again.
+func (c *Client) Reload(ctx context.Context) error { return c.order(ctx, "POST", "/reload", nil) }
+
+// LogLevel returns the least level that the supervisor logs.
+func (c *Client) LogLevel(ctx context.Context) (slog.Level, error) {
+	return ask[slog.Level](ctx, c, "/log-level")
+}
+
+// SetLogLevel changes the least level that the supervisor logs, until it ends.
+func (c *Client) SetLogLevel(ctx context.Context, l slog.Level) error {
+	return c.order(ctx, "PUT", "/log-level", l)
+}
+
+// Services returns the names of all services that the records know.
+func (c *Client) Services(ctx context.Context) ([]string, error) {
+	return ask[[]string](ctx, c, "/services")
+}
+
+// State returns what the records say of a service.
+func (c *Client) State(ctx context.Context, service string) (supervisor.State, error) {
+	return ask[supervisor.State](ctx, c, path("services", service, "state"))
+}
+
+// Watch yields what the records say of a service until ctx ends. While the
+// daemon does not answer it tries again, and says so in Unreachable.
+func (c *Client) Watch(ctx context.Context, service string) iter.Seq[supervisor.State] {
+	return func(yield func(supervisor.State) bool) {
+		last := supervisor.State{Service: service}
+		for ctx.Err() == nil {
+			for s, err := range watch[supervisor.State](ctx, c, path("services", service, "watch")) {
+				if err == nil {
+					last = s
+				} else if ctx.Err() == nil {
+					last.Unreachable = err.Error()
+				} else {
+					return
+				}
+				if !yield(last) {
+					return
+				}
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(retryTime):
+			}
+		}
+	}
+}
+
+// History returns the changes of role, oldest first.
+func (c *Client) History(ctx context.Context, service string) ([]supervisor.Change, error) {
+	return ask[[]supervisor.Change](ctx, c, path("services", service, "history"))
+}
+
+// Request writes a reservation. The daemon notes by whom.
+func (c *Client) Request(ctx context.Context, service string, r supervisor.Reservation) error {
+	return c.order(ctx, "POST", path("services", service, "reservation"), r)
+}
+
+// Cancel deletes the reservation, if it is still this one.
+func (c *Client) Cancel(ctx context.Context, service, id string) error {
+	return c.order(ctx, "DELETE", path("services", service, "reservation", id), nil)
+}
+
+// Pause suspends automatic take-overs. The daemon notes by whom.
+func (c *Client) Pause(ctx context.Context, service string, p supervisor.Pause) error {
+	return c.order(ctx, "PUT", path("services", service, "pause"), p)
+}
+
+// Resume ends a pause.
+func (c *Client) Resume(ctx context.Context, service string) error {
+	return c.order(ctx, "DELETE", path("services", service, "pause"), nil)
+}
+
+// Drain has a node hand everything over. The daemon notes by whom.
+func (c *Client) Drain(ctx context.Context, d supervisor.Drain) error {
+	return c.order(ctx, "PUT", path("nodes", d.Node, "drain"), d)
+}
+
+// Undrain lets a node lead again.
+func (c *Client) Undrain(ctx context.Context, node string) error {
+	return c.order(ctx, "DELETE", path("nodes", node, "drain"), nil)
+}
+
+// Remove forgets a service.
+func (c *Client) Remove(ctx context.Context, service string) error {
+	return c.order(ctx, "DELETE", path("services", service), nil)
+}
+
+func path(parts ...string) string {
+	p := ""
+	for _, part := range parts {
+		p += "/" + url.PathEscape(part)
+	}
+	return p
+}
+
+// do sends a request. The caller closes the body of an answer.
+func (c *Client) do(ctx context.Context, method, path string, order any) (*http.Response, error) {
+	var body io.Reader
+	if order != nil {
+		b, err := json.Marshal(order)
+		if err != nil {
+			return nil, fmt.Errorf("write the request: %w", err)
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://deputy"+path, body)
+	if err != nil {
+		return nil, fmt.Errorf("write the request: %w", err)
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		if urlErr := (*url.Error)(nil); errors.As(err, &urlErr) {
+			err = urlErr.Err // the rest of its text is ours, and made up
+		}
+		if ctx.Err() == nil && !errors.Is(err, ErrNoDaemon) && !errors.Is(err, ErrDenied) {
+			err = fmt.Errorf("%w at %s: %w", ErrNoDaemon, c.socket, err)
+		}
+		return nil, err
+	}
+	if res.StatusCode/100 != 2 {
+		defer res.Body.Close()
+		return nil, readError(res)
+	}
+	return res, nil
+}
+
+func (c *Client) order(ctx context.Context, method, path string, order any) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, askTime, fmt.Errorf("%w at %s: it accepted the request and is silent", ErrNoDaemon, c.socket))
+	defer cancel()
+	res, err := c.do(ctx, method, path, order)
+	if err != nil {
+		return causeOr(ctx, err)
+	}
+	return res.Body.Close()
+}
+
+func ask[T any](ctx context.Context, c *Client, path string) (T, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, askTime, fmt.Errorf("%w at %s: it accepted the request and is silent", ErrNoDaemon, c.socket))
+	defer cancel()
+	var v T
+	res, err := c.do(ctx, "GET", path, nil)
+	if err != nil {
+		return v, causeOr(ctx, err)
+	}
+	defer res.Body.Close()
+	if err := json.NewDecoder(res.Body).Decode(&v); err != nil {
+		return v, fmt.Errorf("read the answer from %s: %w", c.socket, causeOr(ctx, err))
+	}
+	return v, nil
+}
+
+// causeOr returns why ctx ended, if it has, and else err.
+func causeOr(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// watch yields each line of a watch, and its end as an error.
+func watch[T any](ctx context.Context, c *Client, path string) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(errHungUp)
+		silence := time.AfterFunc(askTime, func() { cancel(fmt.Errorf("%w at %s", ErrSilent, c.socket)) })
+		defer silence.Stop()
+		var zero T
+		res, err := c.do(ctx, "GET", path, nil)
+		if err != nil {
+			yield(zero, causeOr(ctx, err))
+			return
+		}
+		defer res.Body.Close()
+		dec := json.NewDecoder(heard{res.Body, silence})
+		for {
+			var v T
+			if err := dec.Decode(&v); err != nil {
+				yield(zero, fmt.Errorf("%w at %s any more: %w", ErrNoDaemon, c.socket, causeOr(ctx, err)))
+				return
+			}
+			if !yield(v, nil) {
+				return
+			}
+		}
+	}
+}
+
+// heard puts off a timer with each read.
+type heard struct {
+	io.Reader
+	silence *time.Timer
+}
+
+func (h heard) Read(p []byte) (int, error) {
+	n, err := h.Reader.Read(p)
+	h.silence.Reset(silentTime)
+	return n, err
+}

@@ -1,0 +1,143 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"iter"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/deputy-ha/deputy/supervisor"
+)
+
+// routes returns what is served. The requests that run are counted in wg.
+func (s *Server) routes(wg *sync.WaitGroup) http.Handler {
+	mux := http.NewServeMux()
+	handle := func(pattern string, need right, h http.HandlerFunc) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			g := guestOf(r.Context())
+			if g.right < need {
+				w.Header().Set("Connection", "close")
+				writeError(w, denied(need, g.name()))
+				return
+			}
+			h(w, r)
+		})
+	}
+	see := func(pattern string, h func(*http.Request) (any, error)) { handle("GET "+pattern, read, answer(h)) }
+	order := func(pattern string, h func(*http.Request) error) {
+		handle(pattern, steer, answer(func(r *http.Request) (any, error) {
+			err := h(r)
+			s.Log.Info("order", "service", s.Member.Status().Service, "by", guestOf(r.Context()).name(), "what", r.Method+" "+r.URL.Path, "cause", err)
+			return struct{}{}, err
+		}))
+	}
+
+	see("/status", func(*http.Request) (any, error) { return s.Member.Status(), nil })
+	handle("GET /watch", read, func(w http.ResponseWriter, r *http.Request) {
+		stream(w, r, s.Member.Watch, s.Member.Status)
+	})
+	see("/log-level", func(*http.Request) (any, error) { return s.Level.Level(), nil })
+	order("PUT /log-level", func(r *http.Request) error {
+		level, err := body[slog.Level](r)
+		if err == nil {
+			s.Level.Set(level)
+		}
+		return err
+	})
+	order("POST /clear", func(*http.Request) error { return s.Member.Clear() })
+	order("POST /reload", func(r *http.Request) error { return s.Reload(r.Context()) })
+
+	see("/services", func(r *http.Request) (any, error) { return s.Cluster.Services(r.Context()) })
+	see("/services/{service}/state", func(r *http.Request) (any, error) {
+		return s.Cluster.State(r.Context(), r.PathValue("service"))
+	})
+	handle("GET /services/{service}/watch", read, func(w http.ResponseWriter, r *http.Request) {
+		stream(w, r, func(ctx context.Context) iter.Seq[supervisor.State] {
+			return s.Cluster.Watch(ctx, r.PathValue("service"))
+		}, nil)
+	})
+	see("/services/{service}/history", func(r *http.Request) (any, error) {
+		return s.Cluster.History(r.Context(), r.PathValue("service"))
+	})
+	order("POST /services/{service}/reservation", func(r *http.Request) error {
+		v, err := body[supervisor.Reservation](r)
+		if err != nil {
+			return err
+		}
+		v.By = guestOf(r.Context()).name()
+		return s.Cluster.Request(r.Context(), r.PathValue("service"), v)
+	})
+	order("DELETE /services/{service}/reservation/{id}", func(r *http.Request) error {
+		return s.Cluster.Cancel(r.Context(), r.PathValue("service"), r.PathValue("id"))
+	})
+	order("PUT /services/{service}/pause", func(r *http.Request) error {
+		v, err := body[supervisor.Pause](r)
+		if err != nil {
+			return err
+		}
+		v.By = guestOf(r.Context()).name()
+		return s.Cluster.Pause(r.Context(), r.PathValue("service"), v)
+	})
+	order("DELETE /services/{service}/pause", func(r *http.Request) error {
+		return s.Cluster.Resume(r.Context(), r.PathValue("service"))
+	})
+	order("DELETE /services/{service}", func(r *http.Request) error {
+		return s.Cluster.Remove(r.Context(), r.PathValue("service"))
+	})
+	order("PUT /nodes/{node}/drain", func(r *http.Request) error {
+		v, err := body[supervisor.Drain](r)
+		if err != nil {
+			return err
+		}
+		v.Node, v.By = r.PathValue("node"), guestOf(r.Context()).name()
+		return s.Cluster.Drain(r.Context(), v)
+	})
+	order("DELETE /nodes/{node}/drain", func(r *http.Request) error {
+		return s.Cluster.Undrain(r.Context(), r.PathValue("node"))
+	})
+
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		wg.Add(1) // from within a connection that Serve has not closed yet
+		defer wg.Done()
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// answer serves one question within a bounded time.
+func answer(h func(*http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), orderTime)
+		defer cancel()
+		v, err := h(r.WithContext(ctx))
+		patience(w)
+		if err != nil {
+			writeError(w, err)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(v) // whoever does not read the answer has gone
+	}
+}
+
+// patience bounds how long the next write may take.
+func patience(w http.ResponseWriter) {
+	// The error says that w has no deadlines: then it is a recorder's.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime))
+}
+
+// body reads an order. An unknown key is an error: what the one who asks meant
+// by it would be left out.
+func body[T any](r *http.Request) (T, error) {
+	var v T
+	dec := json.NewDecoder(io.LimitReader(r.Body, maxOrder))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&v); err != nil {
+		return v, fmt.Errorf("%w: %w", errInvalid, err)
+	}
+	return v, nil
+}

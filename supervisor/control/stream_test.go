@@ -1,0 +1,114 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/deputy-ha/deputy/supervisor"
+)
+
+// pipes is a listener and a dialler in memory, so that time can be virtual.
+type pipes chan net.Conn
+
+func (p pipes) Accept() (net.Conn, error) {
+	c, ok := <-p
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return &guest{Conn: c, right: steer, leave: func() {}}, nil
+}
+
+func (p pipes) Close() error   { return nil }
+func (p pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
+
+func (p pipes) client() *Client {
+	return &Client{socket: "pipe", http: &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			here, there := net.Pipe()
+			p <- there
+			return here, nil
+		},
+	}}}
+}
+
+// A watch on which nothing happens still says something every Beat.
+func TestBeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _, _ := newServer("")
+		p := make(pipes)
+		ctx, cancel := context.WithCancel(t.Context())
+		served := make(chan error, 1)
+		go func() { served <- s.serve(ctx, p) }()
+
+		began, heard := time.Now(), 0
+		for _, err := range p.client().WatchStatus(ctx) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if heard++; heard == 6 {
+				break
+			}
+		}
+		if got := time.Since(began); got != 5*Beat {
+			t.Errorf("a status and five beats took %v, want %v", got, 5*Beat)
+		}
+
+		// The records' watch beats as well, with nothing to read in it.
+		watch, stop := context.WithTimeout(ctx, 10*silentTime)
+		defer stop()
+		states := 0
+		for st := range p.client().Watch(watch, "orders") {
+			if states++; st.Unreachable != "" {
+				t.Errorf("a watch of quiet records broke: %s", st.Unreachable)
+			}
+		}
+		if states != 1 {
+			t.Errorf("%d states of records that did not change, want one", states)
+		}
+		cancel()
+		close(p)
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A daemon that is frozen in the middle of a watch is found out.
+func TestSilentDaemon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := make(pipes)
+		go func() {
+			c := <-p
+			go func() { // reads the request; closed by the client's end
+				for buf := make([]byte, 1024); ; {
+					if _, err := c.Read(buf); err != nil {
+						return
+					}
+				}
+			}()
+			c.Write([]byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{}\n\r\n"))
+		}()
+		began := time.Now()
+		var last error
+		for _, last = range p.client().WatchStatus(t.Context()) {
+		}
+		if !errors.Is(last, ErrSilent) || time.Since(began) != silentTime {
+			t.Errorf("after %v: %v, want %v after %v", time.Since(began), last, ErrSilent, silentTime)
+		}
+
+		go func() { <-p }()
+		began = time.Now()
+		if err := p.client().Resume(t.Context(), "orders"); !errors.Is(err, ErrNoDaemon) || time.Since(began) != askTime {
+			t.Errorf("after %v: %v, want %v after %v", time.Since(began), err, ErrNoDaemon, askTime)
+		}
+	})
+}
+
+var _ Member = (*fakeMember)(nil)
+var _ supervisor.Cluster = (*fakeCluster)(nil)
