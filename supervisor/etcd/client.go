@@ -1,0 +1,220 @@
+package etcd
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/deputy-ha/deputy/supervisor"
+)
+
+// A Config tells where the records are and who keeps them here.
+type Config struct {
+	Endpoints []string // URLs of etcd's members
+	Prefix    string   // of all keys, like "/deputy"
+
+	// TLS is used as it is. Without it, and with one of the files, TLS is made
+	// from those; CertFile and KeyFile are read again at each connection.
+	TLS      *tls.Config
+	CAFile   string
+	CertFile string
+	KeyFile  string
+
+	Username string
+	Password string
+
+	Compact time.Duration // discard revisions older than this; 0: etcd does it itself
+
+	Clock   supervisor.Clock
+	Node    supervisor.Node
+	Witness supervisor.Witness // nil remembers nothing
+	Log     *slog.Logger       // nil logs nothing
+}
+
+// A Client keeps the records of one process's elections, and is the cluster
+// as an operator sees it. Operators' calls need no Run; electors do.
+type Client struct {
+	cfg   Config
+	keys  keys
+	clock supervisor.Clock
+	log   *slog.Logger
+	hedge *hedge
+	past  *past
+	contact
+
+	mu      sync.Mutex
+	run     context.Context // of Run, while it lasts
+	queued  []func(context.Context)
+	ended   bool
+	wg      sync.WaitGroup
+	pulses  map[time.Duration]*pulse // the one that new leases hang on, by TTL
+	old     []*pulse                 // retired, and renewed while leases hang on them
+	views   views
+	present presence
+}
+
+// Open returns a Client that has not asked etcd anything yet.
+func Open(cfg Config) (*Client, error) {
+	if len(cfg.Endpoints) == 0 {
+		return nil, errors.New("open etcd: no endpoints")
+	}
+	conf, err := cfg.tls()
+	if err != nil {
+		return nil, fmt.Errorf("open etcd: %w", err)
+	}
+	ways := make([]kv, len(cfg.Endpoints))
+	for i, url := range cfg.Endpoints {
+		ways[i] = &endpoint{url: url, tls: conf, username: cfg.Username, password: cfg.Password}
+	}
+	return newClient(cfg, ways), nil
+}
+
+func newClient(cfg Config, ways []kv) *Client {
+	c := &Client{
+		cfg:    cfg,
+		keys:   newKeys(cfg.Prefix),
+		clock:  cfg.Clock,
+		log:    cfg.Log,
+		hedge:  newHedge(ways),
+		past:   &past{},
+		pulses: make(map[time.Duration]*pulse),
+	}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	c.views.init()
+	c.present.init()
+	return c
+}
+
+func (cfg Config) tls() (*tls.Config, error) {
+	if cfg.TLS != nil || cfg.CAFile == "" && cfg.CertFile == "" {
+		return cfg.TLS, nil
+	}
+	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+	if cfg.CAFile != "" {
+		pem, err := os.ReadFile(cfg.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("read ca_file: %w", err)
+		}
+		conf.RootCAs = x509.NewCertPool()
+		if !conf.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("read ca_file: %s holds no certificate", cfg.CAFile)
+		}
+	}
+	if cfg.CertFile != "" {
+		load := func() (*tls.Certificate, error) {
+			cert, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
+			if err != nil {
+				return nil, fmt.Errorf("read cert_file and key_file: %w", err)
+			}
+			return &cert, nil
+		}
+		if _, err := load(); err != nil {
+			return nil, err
+		}
+		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return load() }
+	}
+	return conf, nil
+}
+
+// Run renews, watches and compacts until ctx ends. Leases should be resigned
+// or abandoned by then; what is left of them is abandoned. It returns when
+// everything it started has ended.
+func (c *Client) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	c.mu.Lock()
+	if c.run != nil || c.ended {
+		c.mu.Unlock()
+		return errors.New("run etcd client: it runs or ran already")
+	}
+	c.run = ctx
+	for _, f := range c.queued {
+		c.wg.Go(func() { f(ctx) })
+	}
+	c.queued = nil
+	c.mu.Unlock()
+	c.spawn(c.keepPresent)
+	if c.cfg.Compact > 0 {
+		c.spawn(c.compacting)
+	}
+
+	<-ctx.Done()
+	c.mu.Lock()
+	c.ended = true
+	c.mu.Unlock()
+	c.wg.Wait()
+
+	last, stop := context.WithTimeoutCause(context.WithoutCancel(ctx), 2*time.Second, errors.New("end of the process"))
+	defer stop()
+	c.leave(last)
+	return nil
+}
+
+// spawn runs f in Run, as soon as that runs. Run waits for it.
+func (c *Client) spawn(f func(context.Context)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.spawnLocked(f)
+}
+
+func (c *Client) spawnLocked(f func(context.Context)) {
+	switch {
+	case c.ended:
+	case c.run == nil:
+		c.queued = append(c.queued, f)
+	default:
+		ctx := c.run
+		c.wg.Go(func() { f(ctx) })
+	}
+}
+
+// Close ends the connections, after Run has returned.
+func (c *Client) Close() error { return c.hedge.close() }
+
+// txn carries out t, which must be safe to repeat, by asking until there is an
+// answer or ctx ends. The error wraps supervisor.ErrUnreachable when nothing is
+// known of the outcome.
+func (c *Client) txn(ctx context.Context, t txn) (reply, error) {
+	return c.txnHedged(ctx, hedgeDelay, t)
+}
+
+func (c *Client) txnHedged(ctx context.Context, delay time.Duration, t txn) (reply, error) {
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, callTimeout, errNoAnswer)
+		defer cancel()
+	}
+	floor := c.past.highest()
+	r, err := ask(ctx, c.hedge, delay, func(ctx context.Context, way kv) (reply, error) { return way.Txn(ctx, t) })
+	if err != nil {
+		c.lostContact(err)
+		return reply{}, err
+	}
+	c.hasContact()
+	c.past.saw(r, floor)
+	return r, nil
+}
+
+// read gets spans at one revision, linearizably.
+func (c *Client) read(ctx context.Context, spans ...span) (reply, error) {
+	t := txn{}
+	for _, s := range spans {
+		t.Then = append(t.Then, get(s))
+	}
+	return c.txn(ctx, t)
+}
+
+// watch receives changes from the endpoint that answered last. It is a hint,
+// and may stall without an error.
+func (c *Client) watch(ctx context.Context, s span, from int64) (kv, <-chan batch) {
+	way := c.hedge.best()
+	return way, way.Watch(ctx, s, from)
+}

@@ -1,0 +1,59 @@
+package etcd
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/deputy-ha/deputy/supervisor"
+)
+
+// A pulseRecord is the value of pulses/ID. Count grows with every attempt to
+// write it, so that no two values of one pulse are the same.
+type pulseRecord struct {
+	Node  string `json:"node"`
+	Boot  string `json:"boot"`
+	TTL   int64  `json:"ttl_ms"`
+	Count uint64 `json:"count"`
+}
+
+func (p pulseRecord) ttl() time.Duration { return time.Duration(p.TTL) * time.Millisecond }
+
+// A primaryRecord is the value of services/NAME/primary.
+type primaryRecord struct {
+	supervisor.Primary
+	// TTL is that of the pulse, for those who find the pulse gone without
+	// ever having seen it.
+	TTL int64 `json:"ttl_ms,omitempty"`
+	// Write tells two writes of one tenure apart.
+	Write   string                 `json:"write,omitempty"`
+	Follows *supervisor.TermRecord `json:"follows,omitempty"` // the tenure before
+}
+
+// A termRecord is the value of services/NAME/term.
+type termRecord struct {
+	supervisor.TermRecord
+	TTL int64 `json:"ttl_ms,omitempty"` // that of the pulse
+}
+
+// encode never fails for the types of this package: they hold nothing that
+// JSON cannot say.
+func encode(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("encode %T: %v", v, err))
+	}
+	return b
+}
+
+// decode returns the zero T for a record that does not exist.
+func decode[T any](r record) (T, error) {
+	var v T
+	if !r.exists() {
+		return v, nil
+	}
+	if err := json.Unmarshal(r.Value, &v); err != nil {
+		return v, fmt.Errorf("read record %s: %w", r.Key, err)
+	}
+	return v, nil
+}

@@ -1,0 +1,5 @@
+package etcd
+
+type views struct{}
+
+func (*views) init() {}
