@@ -78,13 +78,13 @@ func (m *Member) check(ctx context.Context, p *part) {
 		m.mu.Lock()
 		ph, pokes, policy, plugin := m.phase, m.phase.pokes, p.Check, p.plugin
 		role, term, ballot := m.role, m.state.Term.Term, m.ballot
-		ranks := plugin.Describe().Can(sdk.CanRank)
+		can, ranks := plugin.Describe().Can(sdk.CanCheck), plugin.Describe().Can(sdk.CanRank)
 		m.mu.Unlock()
 		if ph != during {
 			during, began = ph, time.Now()
 		}
 		// A part that ranks is asked in every standby phase: its position is wanted.
-		if !p.counts(ph.on) && (!ranks || ph.on != OnStandby) {
+		if !can || !p.counts(ph.on) && (!ranks || ph.on != OnStandby) {
 			select {
 			case <-ph.done:
 			case <-pokes:

@@ -105,15 +105,9 @@ func (m *Member) undo(ctx context.Context, lease Lease, why error) *ending {
 	e := ending{sdk.ReasonUndo, why}
 	s, _ := m.election()
 	if r := s.Reservation; r.Binds() {
-		reply := *r
-		reply.State, reply.Why = Undone, why.Error()
-		bounded, cancel := context.WithTimeout(ctx, m.timing.TTL)
-		if err := m.elector.Answer(bounded, reply); err != nil {
-			m.log.Warn("reservation not undone", "cause", err)
-		}
-		cancel()
+		m.reply(ctx, *r, Undone, why.Error())
 		m.mu.Lock()
-		if m.state.Reservation != nil && m.state.Reservation.ID == reply.ID {
+		if m.state.Reservation != nil && m.state.Reservation.ID == r.ID {
 			m.state.Reservation = nil // whether or not the records tell so yet
 		}
 		m.mu.Unlock()

@@ -126,9 +126,7 @@ func (m *Member) Run(ctx context.Context) error {
 	helpers.Go(func() { m.observe(watching) })
 	helpers.Go(func() { m.publish(watching) })
 	for _, p := range m.parts {
-		if p.plugin.Describe().Can(sdk.CanCheck) {
-			helpers.Go(func() { m.check(watching, p) })
-		}
+		helpers.Go(func() { m.check(watching, p) })
 	}
 	end := context.AfterFunc(ctx, m.ring)
 	defer end()

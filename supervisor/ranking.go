@@ -105,7 +105,8 @@ func judge(s State, b ballot) verdict {
 			return verdict{lead: true, at: b.now, why: fmt.Sprintf("%s to this node", r.Reason)}
 		}
 	case r.Binds() && !mine:
-		return verdict{why: "reserved for " + r.To}
+		// The target needs no more than a round trip. After a TTL it is taken for lost.
+		return verdict{at: s.VacantAt.Add(b.timing.TTL), why: "reserved for " + r.To}
 	case s.Pause.active(b.wall):
 		return verdict{why: "paused: " + s.Pause.String()}
 	}

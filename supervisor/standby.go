@@ -68,6 +68,10 @@ func (m *Member) candidate(ctx context.Context) stateFn {
 		v := m.judge(ctx, s)
 		m.think(v.why)
 		if !s.Mine && (!v.lead || v.at > m.clock.Now()) {
+			if r := s.Reservation; s.Vacant && r.Binds() && v.at != 0 && v.at <= m.clock.Now() {
+				m.reply(ctx, *r, Declined, "the role was free for a whole ttl and not taken")
+				v.at = m.clock.Now().Add(m.timing.Renew)
+			}
 			m.await(ctx, v.at, nil)
 			continue
 		}
@@ -198,18 +202,21 @@ func (m *Member) answer(ctx context.Context, s State, why error) {
 	if r == nil || r.To != m.node.Name || !r.Binds() {
 		return
 	}
-	reply := *r
 	switch {
 	case why != nil:
-		reply.State, reply.Why = Declined, why.Error()
+		m.reply(ctx, *r, Declined, why.Error())
 	case r.State == Asked:
-		reply.State = Accepted
-	default:
-		return
+		m.reply(ctx, *r, Accepted, "")
 	}
+}
+
+// reply changes a reservation's state. Where somebody else was faster there is
+// nothing left to say.
+func (m *Member) reply(ctx context.Context, r Reservation, state ReservationState, why string) {
+	r.State, r.Why = state, why
 	ctx, cancel := context.WithTimeout(ctx, m.timing.TTL)
 	defer cancel()
-	if err := m.elector.Answer(ctx, reply); err != nil && !errors.Is(err, ErrRefused) {
+	if err := m.elector.Answer(ctx, r); err != nil && !errors.Is(err, ErrRefused) {
 		m.log.Warn("reservation not answered", "cause", err)
 	}
 }
