@@ -21,6 +21,7 @@ const (
 	pflag    = "github.com/spf13/pflag"
 	run      = "github.com/oklog/run"
 	metrics  = "github.com/prometheus/client_golang"
+	netlink  = "github.com/vishvananda/netlink"
 	xsync    = "golang.org/x/sync"
 	xsys     = "golang.org/x/sys"
 	xterm    = "golang.org/x/term"
@@ -34,7 +35,7 @@ const ours = module
 type arrow struct {
 	from   string   // below the module; NAME/* is any folder below NAME
 	own    []string // packages of this module; {ours} is all of them
-	others []string // modules of others: its own technology; nil with anyOther
+	others []string // modules of others: its own technology
 	any    bool     // any module of others, but etcd
 }
 
@@ -63,7 +64,7 @@ func arrows() []arrow {
 		{from: "plugins/*", own: []string{"sdk"}, any: true},
 		{from: "contrib/*", own: []string{"sdk"}, any: true},
 		{from: "examples/plugin-go", own: []string{"sdk"}},
-		{from: "examples/*", own: []string{ours}, others: []string{etcd, zap, grpc, xsys, xsync, xterm}},
+		{from: "examples/*", own: []string{ours}, others: []string{etcd, zap, grpc, netlink, xsys, xsync, xterm}},
 		{from: "packaging/*", own: []string{ours}, others: []string{etcd, zap, grpc, xsys, xsync}},
 	}
 }

@@ -1,0 +1,65 @@
+# What can be done here; CI calls nothing else. Needs Go, and a C compiler for
+# the race detector of `make test`.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: demo build test e2e bench check generate install package clean help
+
+GO      ?= go
+DESTDIR ?=
+prefix  ?= /usr
+
+# How long `make e2e` injects faults.
+FAULTS ?= 10m
+
+# One build cache for everything but the race detector, which is C.
+export CGO_ENABLED = 0
+
+TOOL    = $(GO) tool -modfile=packaging/tools/go.mod
+VERSION = $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+RACE    = $(if $(filter 1,$(shell CGO_ENABLED= $(GO) env CGO_ENABLED)),-race)
+
+demo: ## a cluster on this machine: etcd, three nodes, a failover and a switchover
+	@$(GO) run ./examples/demo
+
+build: ## bin/deputy, for this machine's kind
+	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/deputy ./supervisor/deputy
+
+test: build ## everything that a change must pass
+	$(GO) vet ./...
+ifeq ($(RACE),)
+	@echo 'no C compiler here: tests run without the race detector'; test "$${CI:-}" != true
+endif
+	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -shuffle=on -vet=off -p 2 -timeout 8m -v ./... | awk -f .ci/test.awk
+
+e2e: ## long: faults on a real etcd cluster for FAULTS, and the demo
+	CGO_ENABLED=$(if $(RACE),1,0) DEPUTY_FAULTS=$(FAULTS) $(GO) test $(RACE) -count=1 -vet=off -run Fault -timeout 30m -v ./supervisor/etcd
+	$(GO) run ./examples/demo
+	@echo 'e2e: not yet: real hosts with real systemd (nspawn); they come with the systemd units'
+
+bench: ## how fast the role moves here: the figures of README.md
+	@$(GO) run ./examples/demo bench
+
+check: ## linters, format, known vulnerabilities, tidy modules
+	$(GO) vet ./...
+	$(TOOL) golangci-lint run
+	@echo '$(TOOL) gofumpt -l .'; unformatted=$$($(TOOL) gofumpt -l .); echo "$${unformatted:-all formatted}"; test -z "$$unformatted"
+	$(GO) mod tidy -diff
+	.ci/vulncheck $(TOOL) govulncheck
+
+generate: ## what is generated from sources here
+	@echo 'generate: nothing is generated yet; the wire of plugin processes (sdk/proto) will be'
+
+install: build ## bin/deputy to DESTDIR/usr/bin
+	install -D -m 0755 bin/deputy '$(DESTDIR)$(prefix)/bin/deputy'
+	@echo 'install: the binary alone; units, man pages and completions come with the packages'
+
+package: ## packages for Debian and Red Hat
+	@echo 'package: not yet: deb and rpm from packaging/nfpm.yaml come once there are units to package'
+
+clean: ## away with what was built here
+	rm -rf bin dist
+
+help: ## this
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
