@@ -57,7 +57,7 @@ func arrows() []arrow {
 		{from: "supervisor/http", own: seam, others: []string{metrics, xsync}},
 		{from: "supervisor/plugin", own: append(slices.Clone(seam), "sdk/proto"), others: []string{goplugin, grpc, protobuf, xsys, xsync}},
 		{from: "supervisor/rundir", own: seam, others: []string{xsys}},
-		{from: "supervisor/supervisortest", own: seam, others: []string{xsync}},
+		{from: "supervisor/supervisortest", own: seam, others: []string{xsync, "github.com/google/go-cmp"}},
 		{from: "supervisor/systemd", own: seam, others: []string{systemd, dbus, xsys}},
 		{from: "supervisor/deputy", own: []string{ours}, others: []string{cobra, pflag, run, xsys, xsync, xterm}},
 
