@@ -1,0 +1,295 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// A node is a machine of the lab: a runner, and below it deputy, its hooks and
+// what they have started.
+type node struct {
+	lab   *lab
+	index int
+	name  string
+	addr  string
+	dir   string
+
+	life sync.Mutex // serialises turning on and off
+	cmd  *exec.Cmd  // the runner; nil while the node is off
+	in   io.WriteCloser
+	wire *wire
+	stop context.CancelCauseFunc // ends what watches the node
+	wg   sync.WaitGroup
+
+	mu  sync.Mutex
+	up  bool          // deputy runs
+	run chan struct{} // closed and renewed when that changes
+	say error         // why the runner ended, once it has
+}
+
+// bootFor is how long a node may take to turn on or off.
+const bootFor = 10 * time.Second
+
+func (n *node) env() []string {
+	return []string{
+		"PATH=" + os.Getenv("PATH"),
+		"DEPUTY_CONFIG=" + filepath.Join(n.dir, "deputy.toml"),
+		"DEPUTY_SERVICES=" + filepath.Join(n.dir, "services.d"),
+		"DEPUTY_RUN_DIR=" + filepath.Join(n.dir, "run"),
+		"DEPUTY_STATE_DIR=" + filepath.Join(n.dir, "state"),
+	}
+}
+
+// on turns the node on and starts deputy.
+func (n *node) on(ctx context.Context) (err error) {
+	n.life.Lock()
+	defer n.life.Unlock()
+	if n.cmd != nil {
+		return nil
+	}
+	cmd := exec.Command("/proc/self/exe", "node", n.name, filepath.Join(n.dir, "deputy.log"), n.lab.deputyFile(), "run")
+	cmd.Args[0] = "demo"
+	cmd.Env = n.env()
+	cmd.Stderr = n.lab.log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if n.lab.namespaces {
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Setpgid:    true,
+			Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWUTS,
+		}
+	}
+	if n.in, err = cmd.StdinPipe(); err != nil {
+		return err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("turn on %s: %w", n.name, err)
+	}
+	n.cmd = cmd
+	watch, stop := context.WithCancelCause(context.Background())
+	n.stop = stop
+	n.mu.Lock()
+	n.say = nil
+	n.mu.Unlock()
+	ready := make(chan struct{})
+	n.wg.Go(func() { n.listen(out, ready) })
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("turn on %s: %w", n.name, err), n.end())
+		}
+	}()
+	select {
+	case <-ready:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if err := n.problem(); err != nil {
+		return err
+	}
+	if n.lab.namespaces {
+		if n.wire, err = plug(n.name, n.index, cmd.Process.Pid); err != nil {
+			return err
+		}
+	}
+	n.wg.Go(func() { n.look(watch) })
+	return n.tell(cmdStart)
+}
+
+// listen hears what the runner says, until it has ended.
+func (n *node) listen(out io.Reader, ready chan struct{}) {
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		word, _, _ := strings.Cut(lines.Text(), " ")
+		switch word {
+		case evReady:
+			close(ready)
+			ready = nil
+		case evStarted, evEnded:
+			n.turn(word == evStarted)
+		}
+	}
+	n.mu.Lock()
+	n.say = errors.New("it ended by itself")
+	n.mu.Unlock()
+	n.turn(false)
+	if ready != nil {
+		close(ready)
+	}
+}
+
+func (n *node) turn(up bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.up = up
+	close(n.run)
+	n.run = make(chan struct{})
+}
+
+func (n *node) problem() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.say
+}
+
+// isUp reports whether deputy runs on the node.
+func (n *node) isUp() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.up
+}
+
+// awaitUp waits until deputy runs, or does not.
+func (n *node) awaitUp(ctx context.Context, up bool) error {
+	for {
+		n.mu.Lock()
+		now, changed := n.up, n.run
+		n.mu.Unlock()
+		if now == up {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for deputy on %s: %w", n.name, context.Cause(ctx))
+		}
+	}
+}
+
+func (n *node) tell(order string) error {
+	if n.in == nil {
+		return fmt.Errorf("tell %s to %s: it is off", n.name, order)
+	}
+	if _, err := io.WriteString(n.in, order+"\n"); err != nil {
+		return fmt.Errorf("tell %s to %s: %w", n.name, order, err)
+	}
+	return nil
+}
+
+// look looks into the node until ctx ends: is the address, or the file that
+// stands for it, there?
+func (n *node) look(ctx context.Context) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	role := filepath.Join(n.dir, "state", serviceName, "role")
+	what := "has the address"
+	if n.wire == nil {
+		what = "shows the role"
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		sent := now()
+		var there bool
+		var err error
+		if n.wire != nil {
+			there, err = n.wire.has(serviceAddr)
+		} else if _, err = os.Stat(role); err == nil {
+			there = true
+		} else if errors.Is(err, os.ErrNotExist) {
+			err = nil
+		}
+		if err == nil && ctx.Err() == nil {
+			n.lab.rec.look(n.name, what, there, sent, now())
+		}
+	}
+}
+
+// kill ends deputy, and nothing else, by SIGKILL.
+func (n *node) kill() error { return n.tell(cmdKill) }
+
+// lose takes the node away as a loss of power and of the network does.
+func (n *node) lose() error {
+	n.life.Lock()
+	defer n.life.Unlock()
+	if n.cmd == nil {
+		return nil
+	}
+	var cut error
+	if n.wire != nil {
+		cut = n.wire.cut()
+	}
+	if err := errors.Join(cut, n.end()); err != nil {
+		return fmt.Errorf("lose %s: %w", n.name, err)
+	}
+	// What lies in /run and the file that stands for an address go with the
+	// power; what lies on disk stays.
+	return errors.Join(
+		os.RemoveAll(filepath.Join(n.dir, "run")),
+		os.RemoveAll(filepath.Join(n.dir, "state", serviceName, "role")),
+	)
+}
+
+// off shuts the node down as an operator would.
+func (n *node) off(ctx context.Context) error {
+	n.life.Lock()
+	defer n.life.Unlock()
+	if n.cmd == nil {
+		return nil
+	}
+	err := n.tell(cmdStop)
+	if err == nil {
+		err = n.awaitUp(ctx, false)
+	}
+	return errors.Join(err, n.end())
+}
+
+// end kills everything on the node and returns when it is gone.
+func (n *node) end() error {
+	var killed error
+	if n.lab.namespaces {
+		killed = n.cmd.Process.Kill() // the init of its namespace: all others go with it
+	}
+	n.in.Close() // the end of its input tells the runner to kill all that it has
+	n.stop(errors.New("the node is off"))
+	late := time.AfterFunc(bootFor, func() { n.cmd.Process.Kill() })
+	n.wg.Wait()
+	err := n.cmd.Wait()
+	if late.Stop() && n.lab.namespaces {
+		err = killed // killed is how it is meant to end
+	}
+	if n.wire != nil {
+		err = errors.Join(err, n.wire.remove())
+	}
+	n.cmd, n.in, n.wire = nil, nil, nil
+	n.turn(false)
+	n.lab.rec.forget(n.name)
+	if err != nil {
+		return fmt.Errorf("end %s: %w", n.name, err)
+	}
+	return nil
+}
+
+// deputyPID is the process of deputy on the node.
+func (n *node) deputyPID() (int, error) {
+	n.life.Lock()
+	defer n.life.Unlock()
+	if n.cmd == nil {
+		return 0, fmt.Errorf("find deputy on %s: it is off", n.name)
+	}
+	all, err := descendants(n.cmd.Process.Pid)
+	if err != nil {
+		return 0, err
+	}
+	for _, pid := range all {
+		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+		if s, serr := readStat(pid); err == nil && serr == nil && exe == n.lab.deputyFile() && s.parent == n.cmd.Process.Pid {
+			return pid, nil
+		}
+	}
+	return 0, fmt.Errorf("find deputy on %s: it does not run", n.name)
+}
