@@ -1,0 +1,68 @@
+package config
+
+import (
+	"slices"
+	"strings"
+)
+
+// suggest says which of the known words was probably meant, else which there are.
+func suggest(word string, known []string) string {
+	if best := nearest(word, known); best != "" {
+		return `did you mean "` + best + `"?`
+	}
+	if len(known) == 0 {
+		return "there is none"
+	}
+	quoted := slices.Clone(known)
+	slices.Sort(quoted)
+	for i := range quoted {
+		quoted[i] = `"` + quoted[i] + `"`
+	}
+	return "there is " + list(quoted)
+}
+
+// list joins words as a sentence does.
+func list(words []string) string {
+	if len(words) < 2 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:len(words)-1], ", ") + " and " + words[len(words)-1]
+}
+
+// nearest returns the known word that needs the fewest changes to become, if
+// they are few for its length.
+func nearest(word string, known []string) string {
+	best, least := "", 1+max(1, len(word)/3)
+	plain := strings.NewReplacer("-", "_")
+	for _, k := range slices.Sorted(slices.Values(known)) {
+		d := distance(plain.Replace(strings.ToLower(word)), plain.Replace(strings.ToLower(k)))
+		if d < least && d < len(k) {
+			best, least = k, d
+		}
+	}
+	return best
+}
+
+// distance counts the insertions, deletions, replacements and swaps of
+// neighbours between two words (optimal string alignment).
+func distance(a, b string) int {
+	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			same := 1
+			if a[i-1] == b[j-1] {
+				same = 0
+			}
+			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+same)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
+		}
+		before, last, row = last, row, before
+	}
+	return last[len(b)]
+}
