@@ -1,0 +1,269 @@
+package plugin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/deputy-ha/deputy/sdk"
+	"github.com/deputy-ha/deputy/supervisor"
+)
+
+// maxChecks is how many checks of one plugin may run at once, those included
+// that cannot be killed.
+const maxChecks = 16
+
+// Exec is the kind of plugin that runs programs, a fresh process for each
+// call. Its settings promote, demote, check, follow and fence each hold a
+// program's absolute path and its arguments; no shell is involved. A plugin
+// that promotes must also demote. forced_bound, a duration, is how long a
+// forced demotion takes at most.
+//
+// An act gets the environment of actEnviron, its [sdk.Transition] as JSON on
+// standard input, and two more descriptors: on 3 it may write progress, a line
+// each, as text or as {"progress": PERCENT, "msg": TEXT}; 4 is a lifeline, by
+// which the kernel kills the act's process group when the supervisor dies, and
+// is of no other use. Its exit code tells the outcome: 0 done, 10 already so,
+// 20 refused (nothing changed, do not ask again), 75 nothing changed, ask
+// again, 40 a newer term was seen; anything else is Unknown. At its deadline
+// it gets SIGTERM and a second later SIGKILL, in forced mode SIGKILL at once,
+// and with it all that it has started; its outcome is Unknown then, whatever
+// its exit code. An act that ends well may leave processes running, which
+// should not hold on to its outputs: nobody reads them any more. What any
+// other act leaves running is killed.
+//
+// A check gets the environment of checkEnviron and answers as Nagios plugins
+// do: 0 is fit, 1 fit with a warning, 2 and 3 are not; the first line of its
+// output, up to a bar, is shown. It is killed with its process group as soon as
+// it ends or its time is over.
+//
+// What either writes to its outputs is logged; a line beginning with <N>, N
+// from 0 to 7, tells its priority (sd-daemon(3)).
+//
+// Only the program itself is verified, not its arguments: name the script, not
+// a shell with the script as its argument.
+type Exec struct {
+	host     Host
+	part     supervisor.Part
+	settings settings
+	log      *slog.Logger
+
+	mu   sync.Mutex
+	runs map[*run]struct{} // all of which something may be left
+}
+
+func newExec(h Host, p supervisor.Part) (*Exec, error) {
+	s, err := parse(p.Config)
+	if err != nil {
+		return nil, err
+	}
+	return &Exec{host: h, part: p, settings: s, log: h.Log.With("plugin", p.Name), runs: map[*run]struct{}{}}, nil
+}
+
+// Describe returns what the settings say.
+func (x *Exec) Describe() supervisor.Description {
+	d := supervisor.Description{Name: "exec", ForcedBound: x.settings.forcedBound}
+	for _, c := range capabilities {
+		if x.settings.argv[c] != nil {
+			d.Capabilities = append(d.Capabilities, c)
+		}
+	}
+	return d
+}
+
+// Verify reports every program that could not be run.
+func (x *Exec) Verify(ctx context.Context) error {
+	found := make(chan error, 1)
+	go func() { // which a dead file system may hold for ever
+		var all []error
+		for _, c := range capabilities {
+			if argv := x.settings.argv[c]; argv != nil {
+				if err := trusted(argv[0], x.host.UID); err != nil {
+					all = append(all, &KeyError{Key: string(c), Err: err})
+				}
+			}
+		}
+		found <- errors.Join(all...)
+	}()
+	select {
+	case err := <-found:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("look at the programs of %s: %w", x.part.Name, context.Cause(ctx))
+	}
+}
+
+// Do runs one act. Asked while another runs that nobody has killed, it does
+// nothing, and its outcome is Unchanged: one act at a time is the contract,
+// and two at once would prove nothing about either.
+func (x *Exec) Do(ctx context.Context, t sdk.Transition, progress func(string)) sdk.Result {
+	argv := x.settings.argv[sdk.Capability(t.Action)]
+	if argv == nil {
+		return sdk.Result{Outcome: sdk.Unchanged, Refused: true, Detail: fmt.Sprintf("has no program to %s", t.Action)}
+	}
+	timeout, err := bound(ctx, t.Timeout)
+	if err != nil {
+		return sdk.Result{Outcome: sdk.Unchanged, Detail: "not started: " + err.Error()}
+	}
+	if t.StateDir == "" {
+		t.StateDir = x.host.StateDir
+	}
+	in, err := json.Marshal(t)
+	if err != nil {
+		return sdk.Result{Outcome: sdk.Unchanged, Refused: true, Detail: "not started: " + err.Error()}
+	}
+	says := &transcript{
+		log:      x.log.With("action", string(t.Action), "term", uint64(t.Term), "attempt", t.Attempt),
+		level:    slog.LevelInfo,
+		progress: progress,
+	}
+	defer says.mute()
+	p := program{argv: argv, env: actEnviron(t, timeout), act: true, in: append(in, '\n'), says: says}
+	e, cause := x.run(ctx, p, timeout, t.Mode == sdk.Forced)
+	return result(t.Action, e, cause, says)
+}
+
+// Check asks once. Without a deadline it takes the part's own timeout.
+func (x *Exec) Check(ctx context.Context, role sdk.Role, term sdk.Term) (sdk.Health, error) {
+	argv := x.settings.argv[sdk.CanCheck]
+	if argv == nil {
+		return sdk.Health{}, fmt.Errorf("check: %w", errors.ErrUnsupported)
+	}
+	timeout := x.part.Check.Timeout
+	if timeout <= 0 {
+		timeout = 10 * time.Second
+	}
+	timeout, err := bound(ctx, timeout)
+	if err != nil {
+		return sdk.Health{}, fmt.Errorf("not started: %w", err)
+	}
+	says := &transcript{log: x.log.With("action", "check"), level: slog.LevelDebug}
+	p := program{argv: argv, env: checkEnviron(x.host, role, term, timeout), says: says}
+	e, cause := x.run(ctx, p, timeout, true)
+	return health(e, cause, says)
+}
+
+// Renew is not for programs.
+func (x *Exec) Renew(context.Context, sdk.Instant) error {
+	return fmt.Errorf("renew: %w", errors.ErrUnsupported)
+}
+
+// Rank is not for programs.
+func (x *Exec) Rank(context.Context, string, map[string]string) (map[string]sdk.Order, error) {
+	return nil, fmt.Errorf("rank: %w", errors.ErrUnsupported)
+}
+
+// Kill ends every act and every check.
+func (x *Exec) Kill(ctx context.Context) error {
+	x.mu.Lock()
+	var doomed []*run
+	for r := range x.runs {
+		r.destroy()
+		doomed = append(doomed, r)
+	}
+	x.mu.Unlock()
+	var left []string
+	for _, r := range doomed {
+		select {
+		case <-r.gone:
+			continue
+		default:
+		}
+		select {
+		case <-r.gone:
+		case <-ctx.Done():
+			left = append(left, r.String())
+		}
+	}
+	if left != nil {
+		return fmt.Errorf("kill %s: not gone: %s: %w", x.part.Name, strings.Join(left, "; "), context.Cause(ctx))
+	}
+	return nil
+}
+
+// run runs a program to its end, or until it is cut short at its timeout or
+// when ctx ends. It returns soon after that even if nothing can end the
+// program. The cause is why it was cut short.
+func (x *Exec) run(ctx context.Context, p program, timeout time.Duration, hard bool) (ending, error) {
+	deadline := x.host.Clock.Timer(x.host.Clock.Now().Add(timeout))
+	defer deadline.Stop()
+	r, err := x.begin(p)
+	if err != nil {
+		return ending{err: err}, nil
+	}
+	var cause error
+	select {
+	case e := <-r.ends:
+		return e, ErrKilled // if it was cut short, then by Kill
+	case <-r.kill:
+		cause, hard = ErrKilled, true
+	case <-deadline.C():
+		cause = fmt.Errorf("not done within %s", timeout.Round(time.Millisecond))
+	case <-ctx.Done():
+		cause = causeOf(ctx)
+	}
+	patience := deathTime
+	if hard {
+		r.destroy()
+	} else {
+		r.end()
+		patience += graceTime
+	}
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	select {
+	case e := <-r.ends:
+		return e, cause
+	case <-late.C:
+		r.destroy() // should it not have started yet, it never shall
+		return ending{cut: true}, fmt.Errorf("%w: could not be killed: %s", cause, r)
+	}
+}
+
+// begin starts a run, unless too much runs already.
+func (x *Exec) begin(p program) (*run, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	checks := 0
+	for other := range x.runs {
+		switch {
+		case p.act && other.act && !other.doomed():
+			return nil, fmt.Errorf("%w: %s", ErrActing, other)
+		case !other.act:
+			checks++
+		}
+	}
+	if !p.act && checks >= maxChecks {
+		return nil, fmt.Errorf("%d checks still run", checks)
+	}
+	r := newRun(p, x.host.UID)
+	x.runs[r] = struct{}{}
+	go func() { // which Kill waits for
+		e := r.live()
+		x.mu.Lock()
+		delete(x.runs, r)
+		x.mu.Unlock()
+		r.ends <- e
+		close(r.gone)
+	}()
+	return r, nil
+}
+
+// bound returns what is left of a timeout under ctx, or why nothing is.
+func bound(ctx context.Context, timeout time.Duration) (time.Duration, error) {
+	if at, ok := ctx.Deadline(); ok {
+		timeout = min(timeout, time.Until(at))
+	}
+	switch {
+	case ctx.Err() != nil:
+		return 0, causeOf(ctx)
+	case timeout <= 0:
+		return 0, errors.New("no time is left for it")
+	}
+	return timeout, nil
+}
