@@ -398,14 +398,19 @@ func (p *Plugin) Rank(_ context.Context, mine string, others map[string]string) 
 func (p *Plugin) Kill(ctx context.Context) error {
 	p.mu.Lock()
 	stuck := p.unkillable
-	if !stuck {
-		close(p.killed)
-		p.killed = make(chan struct{})
-	}
 	p.mu.Unlock()
 	if stuck {
 		<-ctx.Done()
 		return errors.New("its process does not end")
 	}
+	p.end()
 	return nil
+}
+
+// end kills what runs with the process that asked for it.
+func (p *Plugin) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(p.killed)
+	p.killed = make(chan struct{})
 }
