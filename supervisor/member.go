@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"slices"
 	"sync"
@@ -293,7 +294,7 @@ func (m *Member) status() Status {
 
 // Watch yields a snapshot at once and after each change, until ctx ends or the
 // loop is left. Snapshots may be left out, never the last one.
-func (m *Member) Watch(ctx context.Context) func(yield func(Status) bool) {
+func (m *Member) Watch(ctx context.Context) iter.Seq[Status] {
 	return func(yield func(Status) bool) {
 		for {
 			m.mu.Lock()
