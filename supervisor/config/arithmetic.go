@@ -47,7 +47,7 @@ func Arithmetic(s supervisor.Service) Table {
 			{"gap_typical", "no primary, typically", t.TTL - t.Renew/2, "a node is lost between two pulses; until another has the role"},
 			{"gap_worst", "no primary, at worst", t.TTL + t.Renew + t.Step, "lost with a pulse on its way, and the second in line leads"},
 			{"promote", "promoting, at most", promote, "comes on top: timeout × (1 + retries) of all parts"},
-			{"demote", "demoting, at most", demote, "when planned: timeout × (1 + retries) of all parts, renewed meanwhile"},
+			{"demote", "demoting, at most", demote, "when planned: timeout × (1 + retries) of all parts"},
 		},
 		Layers: layers(t),
 		Notes:  notes(s, t),

@@ -64,7 +64,30 @@ func parseDocument(file, src string) (*value, Mistakes) {
 		at := clamp(file, src, syntax.Position)
 		return nil, Mistakes{{File: file, Line: at.line, Column: at.column, Key: syntax.LastKey, Text: "is not TOML: " + syntax.Message}}
 	}
-	return join(plain, scan(file, src), place{file, 1, 1}), nil
+	root := scan(file, src)
+	if at, found := emptyKey(root); found {
+		return nil, Mistakes{{File: file, Line: at.line, Column: at.column, Key: `""`, Text: "is an empty key; give it a name, or remove it"}}
+	}
+	return join(plain, root, place{file, 1, 1}), nil
+}
+
+// emptyKey finds a key "". TOML allows it, nothing here is called so, and the
+// library loses values of an array that holds a table with such a key.
+func emptyKey(n *node) (place, bool) {
+	for key, below := range n.keys {
+		if key == "" {
+			return below.at, true
+		}
+		if at, found := emptyKey(below); found {
+			return at, true
+		}
+	}
+	for _, below := range n.elems {
+		if at, found := emptyKey(below); found {
+			return at, true
+		}
+	}
+	return place{}, false
 }
 
 // clamp makes a place of the library's position: columns in characters, and
@@ -137,7 +160,10 @@ func (v *value) plain() any {
 func (v *value) kind() string {
 	switch is := v.is.(type) {
 	case string:
-		return "a text"
+		if len(is) > 40 {
+			return "a text"
+		}
+		return fmt.Sprintf("the text %q", is)
 	case int64:
 		return fmt.Sprintf("the number %d", is)
 	case float64:

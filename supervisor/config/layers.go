@@ -125,14 +125,14 @@ func outageNote(t supervisor.Timing) string {
 		if o.Lasts > room(t) {
 			continue
 		}
-		held = fmt.Sprintf("with etcd's election timeout of %s it takes no writes for %s, which fits into", o.Election, ms(o.Lasts))
+		held = fmt.Sprintf("with an election timeout of %s etcd takes no writes for %s, which fits into", o.Election, ms(o.Lasts))
 		if i == 0 {
 			return fmt.Sprintf("A lost etcd leader costs no role: %s the %s that this ttl has room for.", held, ms(room(t)))
 		}
 		break
 	}
 	safe := smallest(func(t supervisor.Timing) bool { return outages()[0].Lasts <= room(t) })
-	cure := fmt.Sprintf("with the default of 1s it takes none for %s, which a ttl of %s outlasts at any moment", ms(outages()[0].Lasts), short(safe))
+	cure := fmt.Sprintf("with etcd's default election timeout of 1s it takes no writes for %s, which a ttl of %s outlasts", ms(outages()[0].Lasts), short(safe))
 	if held != "" {
 		cure = held + fmt.Sprintf(" the %s that this ttl has room for; ", ms(room(t))) + cure
 	}

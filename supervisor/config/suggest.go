@@ -10,15 +10,18 @@ func suggest(word string, known []string) string {
 	if best := nearest(word, known); best != "" {
 		return `did you mean "` + best + `"?`
 	}
-	if len(known) == 0 {
-		return "there is none"
+	quoted := make([]string, len(known))
+	for i, k := range slices.Sorted(slices.Values(known)) {
+		quoted[i] = `"` + k + `"`
 	}
-	quoted := slices.Clone(known)
-	slices.Sort(quoted)
-	for i := range quoted {
-		quoted[i] = `"` + quoted[i] + `"`
+	switch len(quoted) {
+	case 0:
+		return "none is known"
+	case 1:
+		return "the only one is " + quoted[0]
+	default:
+		return "there are " + list(quoted)
 	}
-	return "there is " + list(quoted)
 }
 
 // list joins words as a sentence does.
