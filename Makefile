@@ -4,27 +4,31 @@
 SHELL       := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: demo build test e2e bench check generate install package clean help
+.PHONY: demo build lab test e2e bench check generate install package clean help
 
 GO      ?= go
 DESTDIR ?=
 prefix  ?= /usr
+FAULTS  ?= 10m
+BENCH   ?=
 
-# How long `make e2e` injects faults.
-FAULTS ?= 10m
-
-# One build cache for everything but the race detector, which is C.
+# The same for every target, so that what one compiles the next finds. Only the
+# race detector needs C.
 export CGO_ENABLED = 0
+export GOFLAGS    := $(strip $(shell $(GO) env GOFLAGS) -trimpath)
 
 TOOL    = $(GO) tool -modfile=packaging/tools/go.mod
 VERSION = $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 RACE    = $(if $(filter 1,$(shell CGO_ENABLED= $(GO) env CGO_ENABLED)),-race)
 
-demo: ## a cluster on this machine: etcd, three nodes, a failover and a switchover
-	@$(GO) run ./examples/demo
+demo: lab ## a cluster on this machine: the role moves three times; STAY=1 keeps it up
+	bin/demo
 
 build: ## bin/deputy, for this machine's kind
-	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/deputy ./supervisor/deputy
+	$(GO) build -ldflags '-s -w -X main.version=$(VERSION)' -o bin/deputy ./supervisor/deputy
+
+lab: build # what the demo runs besides deputy
+	$(GO) build -o bin/ ./examples/demo ./examples/binlog
 
 test: build ## everything that a change must pass
 	$(GO) vet ./...
@@ -33,13 +37,13 @@ ifeq ($(RACE),)
 endif
 	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -shuffle=on -vet=off -p 2 -timeout 8m -v ./... | awk -f .ci/test.awk
 
-e2e: ## long: faults on a real etcd cluster for FAULTS, and the demo
+e2e: lab ## long: faults on a real etcd cluster for FAULTS=10m, and the demo
 	CGO_ENABLED=$(if $(RACE),1,0) DEPUTY_FAULTS=$(FAULTS) $(GO) test $(RACE) -count=1 -vet=off -run Fault -timeout 30m -v ./supervisor/etcd
-	$(GO) run ./examples/demo
+	bin/demo
 	@echo 'e2e: not yet: real hosts with real systemd (nspawn); they come with the systemd units'
 
-bench: ## how fast the role moves here: the figures of README.md
-	@$(GO) run ./examples/demo bench
+bench: lab ## how fast the role moves here: the figures of README.md; BENCH=-short for a glance
+	bin/demo bench $(BENCH)
 
 check: ## linters, format, known vulnerabilities, tidy modules
 	$(GO) vet ./...

@@ -259,7 +259,7 @@ func (s *source) judgeUses(f *ast.File) {
 // judgeWords finds exported names with a word that the project has another
 // word for.
 func (s *source) judgeWords(f *ast.File) {
-	forbidden := strings.Fields("master slave epoch session instance manager handler")
+	forbidden := strings.Fields("master slave epoch session instance manager")
 	if !within(s.path, "supervisor/etcd") {
 		forbidden = append(forbidden, "leader")
 	}

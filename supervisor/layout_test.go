@@ -181,7 +181,7 @@ func machineFaults(path string, text []byte) (faults []string) {
 	if bytes.IndexByte(text, 0) >= 0 {
 		return nil // not text
 	}
-	home := regexp.MustCompile(`(^|[^\w.$}/-])/(root|home/\w+|work|Users/\w+)/[\w.-]+`)
+	home := regexp.MustCompile(`(^|[^\w.$}/-])/(root/(go|\.\w+)|home/\w+|work|Users/\w+)/[\w.-]+`)
 	for i, line := range bytes.Split(text, []byte("\n")) {
 		if found := home.Find(line); found != nil {
 			faults = append(faults, fmt.Sprintf("%s:%d: a path of one machine: %q", path, i+1, found))
