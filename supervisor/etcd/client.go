@@ -40,23 +40,31 @@ type Config struct {
 // A Client keeps the records of one process's elections, and is the cluster
 // as an operator sees it. Operators' calls need no Run; electors do.
 type Client struct {
-	cfg   Config
-	keys  keys
-	clock supervisor.Clock
-	log   *slog.Logger
-	hedge *hedge
-	past  *past
-	contact
+	cfg      Config
+	keys     keys
+	clock    supervisor.Clock
+	log      *slog.Logger
+	hedge    *hedge
+	past     *past
+	contact  contact
+	restarts broadcast // of all watches
+	quiet    bool      // looks at the records for an operator, and no more
 
-	mu      sync.Mutex
-	run     context.Context // of Run, while it lasts
-	queued  []func(context.Context)
-	ended   bool
-	wg      sync.WaitGroup
-	pulses  map[time.Duration]*pulse // the one that new leases hang on, by TTL
-	old     []*pulse                 // retired, and renewed while leases hang on them
-	views   views
-	present presence
+	turnover signal        // our pulses are others than before
+	takes    chan struct{} // bounds how many takes are under way at once
+	present  presence
+
+	mu        sync.Mutex
+	run       context.Context // of Run, while it lasts
+	queued    []func(context.Context)
+	ended     bool
+	wg        sync.WaitGroup
+	pulses    map[time.Duration]*pulse // the one that new leases hang on, by TTL
+	sights    map[string]*sight        // of others' pulses, by ID
+	buried    map[string]struct{}      // pulses that this process deleted by compare
+	elections map[string]*election     // by service
+	drains    *view                    // of nodes/
+	all       *feed                    // of many services; nil while there are few
 }
 
 // Open returns a Client that has not asked etcd anything yet.
@@ -77,18 +85,21 @@ func Open(cfg Config) (*Client, error) {
 
 func newClient(cfg Config, ways []kv) *Client {
 	c := &Client{
-		cfg:    cfg,
-		keys:   newKeys(cfg.Prefix),
-		clock:  cfg.Clock,
-		log:    cfg.Log,
-		hedge:  newHedge(ways),
-		past:   &past{},
-		pulses: make(map[time.Duration]*pulse),
+		cfg:       cfg,
+		keys:      newKeys(cfg.Prefix),
+		clock:     cfg.Clock,
+		log:       cfg.Log,
+		hedge:     newHedge(ways),
+		past:      &past{},
+		takes:     make(chan struct{}, 16),
+		pulses:    make(map[time.Duration]*pulse),
+		sights:    make(map[string]*sight),
+		buried:    make(map[string]struct{}),
+		elections: make(map[string]*election),
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
-	c.views.init()
 	c.present.init()
 	return c
 }
@@ -142,6 +153,9 @@ func (c *Client) Run(ctx context.Context) error {
 	c.queued = nil
 	c.mu.Unlock()
 	c.spawn(c.keepPresent)
+	if !c.quiet {
+		c.spawn(c.minding)
+	}
 	if c.cfg.Compact > 0 {
 		c.spawn(c.compacting)
 	}
@@ -195,11 +209,14 @@ func (c *Client) txnHedged(ctx context.Context, delay time.Duration, t txn) (rep
 	floor := c.past.highest()
 	r, err := ask(ctx, c.hedge, delay, func(ctx context.Context, way kv) (reply, error) { return way.Txn(ctx, t) })
 	if err != nil {
-		c.lostContact(err)
+		c.contact.fails(err)
 		return reply{}, err
 	}
-	c.hasContact()
-	c.past.saw(r, floor)
+	c.contact.answers()
+	if c.past.saw(r, floor) {
+		c.log.Error("etcd is not the one it was: it was replaced, or restored from a backup")
+		c.restarts.wake()
+	}
 	return r, nil
 }
 

@@ -10,66 +10,48 @@ import (
 
 // A contact is whether etcd answers.
 type contact struct {
-	at     sync.Mutex
+	mu     sync.Mutex
 	since  time.Time // wall time, for people; zero while it answers
 	why    string
-	change []chan<- struct{}
+	told   time.Time // when why was last changed
+	change signal
 }
 
-func (c *contact) hasContact() {
-	c.at.Lock()
-	defer c.at.Unlock()
+func (c *contact) answers() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.since.IsZero() {
 		return
 	}
 	c.since, c.why = time.Time{}, ""
-	c.tell()
+	c.change.tell()
 }
 
-// lostContact takes note of a call that etcd did not answer, or denied.
-func (c *contact) lostContact(err error) {
+// fails takes note of a call that etcd did not answer, or denied.
+func (c *contact) fails(err error) {
 	if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, errDenied) {
 		return // given up by the caller
 	}
-	c.at.Lock()
-	defer c.at.Unlock()
-	first := c.since.IsZero()
-	if first {
-		c.since = time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	if c.since.IsZero() {
+		c.since = now
+	} else if now.Sub(c.told) < time.Second {
+		return // endpoints fail in turns, and each change is told to everybody
 	}
-	if why := err.Error(); first || why != c.why {
-		c.why = why
-		c.tell()
+	if why := err.Error(); why != c.why {
+		c.why, c.told = why, now
+		c.change.tell()
 	}
 }
 
 // unreachable is empty while etcd answers.
 func (c *contact) unreachable() string {
-	c.at.Lock()
-	defer c.at.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.since.IsZero() {
 		return ""
 	}
 	return fmt.Sprintf("since %s: %s", c.since.Format(time.TimeOnly), c.why)
-}
-
-// subscribe has ch told of changes, without waiting for it.
-func (c *contact) subscribe(ch chan<- struct{}) {
-	c.at.Lock()
-	defer c.at.Unlock()
-	c.change = append(c.change, ch)
-}
-
-func (c *contact) tell() {
-	for _, ch := range c.change {
-		poke(ch)
-	}
-}
-
-// poke sends to a channel of capacity 1, unless something waits there already.
-func poke(ch chan<- struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default:
-	}
 }

@@ -138,6 +138,9 @@ func (e *endpoint) Txn(ctx context.Context, t txn) (reply, error) {
 		} else {
 			ifs[i] = clientv3.Compare(clientv3.ModRevision(f.key), "=", f.rev)
 		}
+		if f.end != "" {
+			ifs[i] = ifs[i].WithRange(f.end)
+		}
 	}
 	r, err := c.Txn(ctx).If(ifs...).Then(ops(t.Then)...).Else(ops(t.Else)...).Commit()
 	if err != nil {
@@ -275,23 +278,4 @@ func (e *endpoint) Compact(ctx context.Context, rev int64) error {
 	}
 	_, err = c.Compact(ctx, rev)
 	return e.explain(err)
-}
-
-func (e *endpoint) Health(ctx context.Context) (health, error) {
-	c, err := e.client(ctx)
-	if err != nil {
-		return health{}, e.explain(err)
-	}
-	s, err := c.Status(ctx, e.url)
-	if err != nil {
-		return health{}, e.explain(err)
-	}
-	return health{
-		Version: s.Version,
-		DBSize:  s.DbSize,
-		InUse:   s.DbSizeInUse,
-		Quota:   s.DbSizeQuota,
-		Leader:  s.Leader != 0,
-		Alarms:  s.Errors,
-	}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -196,7 +197,11 @@ func (u *unreachable) Error() string {
 	if len(u.ways) == 0 {
 		return supervisor.ErrUnreachable.Error() + ": " + u.cause.Error()
 	}
-	return errors.Join(u.ways...).Error()
+	texts := make([]string, len(u.ways))
+	for i, err := range u.ways {
+		texts[i] = err.Error()
+	}
+	return strings.Join(texts, "; ")
 }
 
 func (u *unreachable) Unwrap() []error { return []error{supervisor.ErrUnreachable, u.cause} }

@@ -59,18 +59,22 @@ func (s span) has(key string) bool {
 	return s.key <= key && key < s.end
 }
 
-// A cmp is one condition of a transaction.
-type cmp struct {
+// A cond is one condition of a transaction.
+type cond struct {
 	key    string
-	create bool  // compare the create revision, not the one of the last change
-	rev    int64 // 0: the key does not exist
+	end    string // not empty: all keys from key up to end, see span
+	create bool   // compare the create revision, not the one of the last change
+	rev    int64  // 0: the key does not exist
 }
 
 // is is the condition that key was last changed at rev; absent when rev is 0.
-func is(key string, rev int64) cmp { return cmp{key: key, create: rev == 0, rev: rev} }
+func is(key string, rev int64) cond { return cond{key: key, create: rev == 0, rev: rev} }
 
 // born is the condition that key exists since the creation at rev.
-func born(key string, rev int64) cmp { return cmp{key: key, create: true, rev: rev} }
+func born(key string, rev int64) cond { return cond{key: key, create: true, rev: rev} }
+
+// none is the condition that no key in s exists.
+func none(s span) cond { return cond{key: s.key, end: s.end, create: true} }
 
 // An op is one step of a transaction: a get, a put or a delete.
 type op struct {
@@ -103,7 +107,7 @@ const maxOps = 128
 
 // A txn is one transaction.
 type txn struct {
-	If   []cmp
+	If   []cond
 	Then []op
 	Else []op
 }
@@ -147,14 +151,4 @@ type event struct {
 	record  // Mod is the revision of the change, also of a deletion
 	Deleted bool
 	Prev    record // before the change, where known
-}
-
-// A health is how one member of etcd is doing.
-type health struct {
-	Version string
-	DBSize  int64 // bytes, allocated
-	InUse   int64 // bytes
-	Quota   int64 // bytes; 0 when not told
-	Leader  bool  // it sees a leader
-	Alarms  []string
 }

@@ -24,8 +24,9 @@ func (p *past) highest() floor {
 }
 
 // saw takes note of a reply. One that is older than what was known when it was
-// asked for, or comes from another cluster, is of another history.
-func (p *past) saw(r reply, asked floor) {
+// asked for, or comes from another cluster, is of another history: it reports
+// whether that is so.
+func (p *past) saw(r reply, asked floor) (broken bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
@@ -33,10 +34,12 @@ func (p *past) saw(r reply, asked floor) {
 		r.Rev < asked.rev && asked.breaks == p.breaks:
 		p.breaks++
 		p.rev = r.Rev
+		broken = true
 	default:
 		p.rev = max(p.rev, r.Rev)
 	}
 	p.cluster = r.Cluster
+	return broken
 }
 
 // now is the cluster and the highest revision seen of it, and how often that

@@ -30,11 +30,15 @@ type primaryRecord struct {
 	Follows *supervisor.TermRecord `json:"follows,omitempty"` // the tenure before
 }
 
+func (p primaryRecord) ttl() time.Duration { return time.Duration(p.TTL) * time.Millisecond }
+
 // A termRecord is the value of services/NAME/term.
 type termRecord struct {
 	supervisor.TermRecord
 	TTL int64 `json:"ttl_ms,omitempty"` // that of the pulse
 }
+
+func (t termRecord) ttl() time.Duration { return time.Duration(t.TTL) * time.Millisecond }
 
 // encode never fails for the types of this package: they hold nothing that
 // JSON cannot say.

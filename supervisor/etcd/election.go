@@ -1,0 +1,430 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/deputy-ha/deputy/sdk"
+	"github.com/deputy-ha/deputy/supervisor"
+)
+
+// fewServices is up to how many services are watched one by one. A process
+// with more of them watches all services there are.
+const fewServices = 16
+
+// An election is what this process knows of one service, and the lease that it
+// holds there, if it does.
+type election struct {
+	c       *Client
+	service string
+	view    *view
+	change  signal
+
+	mu       sync.Mutex
+	held     *lease
+	taking   bool
+	tidying  bool
+	ttl      time.Duration // of the definition here
+	sight    *sight        // of the pulse that matters
+	released func()        // ends the sight
+
+	state supervisor.State // as last made
+	basis basis            // what a take of it compares
+
+	highest sdk.Term    // ever seen
+	last    termRecord  // as last seen present
+	vacant  sdk.Instant // since when the role is; 0: it is not
+	reserve string      // ID of the reservation last seen
+	since   sdk.Instant // when it was first seen
+
+	// The history that the records are of, as far as it is known.
+	looked  bool // the witness has been asked
+	cluster string
+	rev     int64
+	breaks  uint64
+	top     sdk.Term    // as last seen, unlike highest
+	until   sdk.Instant // frozen until then
+	why     string
+
+	memory  sync.Mutex // held while the witness writes
+	saved   supervisor.Seen
+	savedAt sdk.Instant
+}
+
+// A basis is what a take compares, and what makes one State newer than
+// another.
+type basis struct {
+	Primary, Term, Reservation int64  // revisions; 0: absent
+	Named                      string // the pulse that has to be dead
+	NamedRev                   int64  // its revision; 0: gone
+	Own                        string // the pulse of ours that a State which is Mine names
+	Vacant, Mine, Orphan       bool
+	Expired                    bool // the reservation has ended
+	Frozen                     string
+}
+
+// election returns what is known of a service. It begins to be watched when
+// the Client runs.
+func (c *Client) election(service string) *election {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.elections[service]; e != nil {
+		return e
+	}
+	if c.drains == nil {
+		c.drains = newView(c.keys.nodes())
+		c.spawnLocked(newFeed(c, c.keys.nodes(), c.drains).run)
+	}
+	e := &election{c: c, service: service, view: newView(c.keys.state(service)...)}
+	e.view.change.forward(&e.change)
+	c.drains.change.forward(&e.change)
+	c.contact.change.forward(&e.change)
+	c.turnover.forward(&e.change)
+	c.elections[service] = e
+	switch {
+	case len(c.elections) <= fewServices:
+		c.spawnLocked(newFeed(c, under(c.keys.service(service)), e.view).run)
+	case c.all == nil:
+		c.all = newFeed(c, c.keys.services(), e.view)
+		c.spawnLocked(c.all.run)
+	default:
+		c.all.add(e.view)
+	}
+	return e
+}
+
+// learn takes note of what this process has just written.
+func (e *election) learn(rev int64, written []op) {
+	_, _, breaks := e.c.past.now()
+	for _, o := range written {
+		switch o.kind {
+		case opPut:
+			e.view.apply(breaks, event{record: record{Key: o.span.key, Value: o.value, Mod: rev}})
+		case opDelete:
+			e.view.apply(breaks, event{record: record{Key: o.span.key, Mod: rev}, Deleted: true})
+		}
+	}
+}
+
+// noticed takes note of one record as read at rev.
+func (e *election) noticed(rev int64, r record, key string) {
+	_, _, breaks := e.c.past.now()
+	if r.exists() {
+		e.view.apply(breaks, event{record: r})
+	} else if e.view.get(key).exists() {
+		e.view.apply(breaks, event{record: record{Key: key, Mod: rev}, Deleted: true})
+	}
+}
+
+// current makes the State of now. It returns as well when the State will
+// change by itself; zero when it will not.
+func (e *election) current() (supervisor.State, sdk.Instant) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := e.c.clock.Now()
+	wake := waker{now: now}
+	st := supervisor.State{
+		Service:     e.service,
+		Seq:         e.state.Seq,
+		Unreachable: e.c.contact.unreachable(),
+		Candidates:  []supervisor.Candidate{},
+	}
+	if !e.view.synced() || !e.c.drains.synced() {
+		return e.publishable(st, basis{}), 0
+	}
+	k := e.c.keys
+	var b basis
+	var complaints []error
+
+	primRec, termRec := e.view.get(k.primary(e.service)), e.view.get(k.term(e.service))
+	prim, err := decode[primaryRecord](primRec)
+	complaints = append(complaints, err)
+	term, err := decode[termRecord](termRec)
+	complaints = append(complaints, err)
+	b.Primary, b.Term = primRec.Mod, termRec.Mod
+	st.Term = term.TermRecord
+	if primRec.exists() {
+		st.Primary = &prim.Primary
+	}
+
+	e.compareHistory(now, prim, term, termRec.exists())
+	if now < e.until {
+		st.Frozen = e.why
+		wake.at(e.until)
+	}
+	e.vacancy(now, &st, &b, prim, term)
+
+	for _, r := range e.view.in(k.candidates(e.service)) {
+		c, err := decode[supervisor.Candidate](r)
+		complaints = append(complaints, err)
+		if err == nil {
+			st.Candidates = append(st.Candidates, c)
+		}
+	}
+	if r := e.view.get(k.reserved(e.service)); r.exists() {
+		b.Reservation = r.Mod
+		res, err := decode[supervisor.Reservation](r)
+		complaints = append(complaints, err)
+		if res.ID != e.reserve {
+			e.reserve, e.since = res.ID, now
+		}
+		if end := e.since.Add(res.For); now < end {
+			st.Reservation = &res
+			wake.at(end)
+		} else {
+			b.Expired = true
+		}
+	}
+	if r := e.view.get(k.pause(e.service)); r.exists() {
+		p, err := decode[supervisor.Pause](r)
+		complaints = append(complaints, err)
+		left := time.Until(p.Until)
+		if p.Until.IsZero() || left > 0 {
+			st.Pause = &p
+		}
+		if !p.Until.IsZero() && left > 0 {
+			wake.at(now.Add(left))
+		}
+	}
+	for _, r := range e.c.drains.in(k.nodes()) {
+		d, err := decode[supervisor.Drain](r)
+		complaints = append(complaints, err)
+		d.Node = strings.TrimPrefix(r.Key, k.root+"nodes/")
+		st.Drained = append(st.Drained, d)
+	}
+	if err := errors.Join(complaints...); err != nil && st.Frozen == "" {
+		st.Frozen = err.Error() // what cannot be read is no ground to take a role
+	}
+	b.Frozen = st.Frozen
+	return e.publishable(st, b), wake.next
+}
+
+// vacancy says whether the role may be taken, and what has to be compared.
+func (e *election) vacancy(now sdk.Instant, st *supervisor.State, b *basis, prim primaryRecord, term termRecord) {
+	defer func() {
+		switch {
+		case !st.Vacant:
+			e.vacant = 0
+		case e.vacant == 0:
+			e.vacant = now
+		}
+		st.VacantAt = e.vacant
+	}()
+	if e.held != nil || e.taking {
+		e.mind("")
+		return
+	}
+	pulse, ttl := e.named(st.Primary != nil, prim, term)
+	if own := e.c.owns(pulse); own != nil {
+		e.mind("")
+		b.Own = own.id
+		b.Mine = st.Primary != nil
+		b.Orphan = !b.Mine
+		st.Mine = b.Mine
+		return
+	}
+	e.mind(pulse)
+	if pulse == "" {
+		b.Vacant, st.Vacant = true, true
+		return
+	}
+	if ttl == 0 {
+		ttl = e.ttl
+	}
+	e.sight.expect(max(ttl, supervisor.MinTTL))
+	if v := e.sight.verdict(); v.Dead {
+		b.Named, b.NamedRev = pulse, v.Rev
+		b.Vacant, st.Vacant, st.Unclean = true, true, true
+	}
+}
+
+// named is the pulse of the tenure that may still be acted under; empty when
+// there is none.
+func (e *election) named(held bool, prim primaryRecord, term termRecord) (pulse string, ttl time.Duration) {
+	switch {
+	case held:
+		return prim.Pulse, prim.ttl()
+	case term.Term != 0 && !term.Resigned:
+		// Somebody deleted the record of the primary, who may act until its
+		// pulse falls silent.
+		return term.Pulse, term.ttl()
+	case term.Term == 0 && !e.last.Resigned && e.c.owns(e.last.Pulse) == nil:
+		// The same, with the record of the term.
+		return e.last.Pulse, e.last.ttl()
+	default:
+		return "", 0
+	}
+}
+
+// mind has the named pulse watched, and no other.
+func (e *election) mind(pulse string) {
+	if e.sight != nil && e.sight.id == pulse {
+		return
+	}
+	if e.sight != nil {
+		e.released()
+		e.sight = nil
+	}
+	if pulse != "" {
+		s := e.c.sight(pulse)
+		forget := s.change.forward(&e.change)
+		e.sight, e.released = s, func() { forget(); e.c.release(s) }
+	}
+}
+
+// compareHistory notices when the records are of another history than those
+// known: etcd was replaced, or restored from a backup. What then is written of
+// a primary may be long past, and a primary of the time before may act still,
+// so nobody here campaigns until the longest lease has ended.
+func (e *election) compareHistory(now sdk.Instant, prim primaryRecord, term termRecord, exists bool) {
+	id, rev, breaks := e.c.past.now()
+	cluster, top := fmt.Sprintf("%x", id), max(prim.Term, term.Term)
+	if !e.looked {
+		e.looked, e.breaks = true, breaks
+		e.recall()
+	}
+	why := ""
+	switch {
+	case e.cluster != "" && cluster != e.cluster:
+		why = fmt.Sprintf("etcd is another cluster than before: %s, was %s", cluster, e.cluster)
+	case breaks != e.breaks, rev < e.rev:
+		why = fmt.Sprintf("etcd went back to revision %d, from %d: it was restored from a backup", rev, e.rev)
+	case top < e.top:
+		why = fmt.Sprintf("the term went back to %d, from %d", top, e.top)
+	}
+	if why != "" {
+		longest := max(e.ttl, prim.ttl(), term.ttl(), e.last.ttl())
+		e.until = now.Add(stretch(longest))
+		e.why = fmt.Sprintf("%s; nobody here campaigns for %v, the longest lease there may be", why, longest)
+		e.c.log.Error("the records are not those that were here before", "service", e.service, "cause", why)
+	}
+	e.cluster, e.rev, e.breaks, e.top = cluster, rev, breaks, top
+	e.highest = max(e.highest, top)
+	if exists {
+		e.last = term
+	}
+}
+
+// recall asks the witness what was seen before this process.
+func (e *election) recall() {
+	if e.c.cfg.Witness == nil {
+		return
+	}
+	seen, err := e.c.cfg.Witness.LoadSeen(e.service)
+	if err != nil {
+		e.c.log.Warn("cannot read what was seen of the election", "service", e.service, "cause", err)
+	}
+	e.cluster, e.rev, e.top, e.highest = seen.Cluster, seen.Revision, seen.Term, seen.Term
+}
+
+// publishable numbers the State: it is newer than the one before when a take
+// would compare something else.
+func (e *election) publishable(st supervisor.State, b basis) supervisor.State {
+	if e.state.Seq == 0 || b != e.basis {
+		st.Seq = e.state.Seq + 1
+	}
+	e.state, e.basis = st, b
+	return st
+}
+
+// same reports whether two States say the same.
+func same(a, b supervisor.State) bool {
+	a.VacantAt, b.VacantAt = 0, 0
+	return reflect.DeepEqual(a, b)
+}
+
+// remember has the witness keep what was seen.
+func (e *election) remember() {
+	w := e.c.cfg.Witness
+	if w == nil {
+		return
+	}
+	e.memory.Lock()
+	defer e.memory.Unlock()
+	now := e.c.clock.Now()
+	e.mu.Lock()
+	seen := supervisor.Seen{Cluster: e.cluster, Revision: e.rev, Term: e.highest}
+	// Until the wait is over, the next process has to begin it again.
+	ready := e.looked && now >= e.until
+	e.mu.Unlock()
+	old := e.saved
+	if !ready || seen == old {
+		return
+	}
+	if seen.Cluster == old.Cluster && seen.Term == old.Term && now < e.savedAt.Add(time.Minute) {
+		return // revisions alone can wait
+	}
+	if err := w.SaveSeen(e.service, seen); err != nil {
+		e.c.log.Warn("cannot keep what was seen of the election", "service", e.service, "cause", err)
+		return
+	}
+	e.saved, e.savedAt = seen, now
+}
+
+// tidy deletes what nobody else is there to delete: a reservation past its
+// end, and the claim of a tenure of this process that it does not hold, whose
+// primary's record somebody deleted.
+func (e *election) tidy() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	b := e.basis
+	if e.tidying || !b.Expired && !b.Orphan || e.state.Unreachable != "" {
+		return
+	}
+	e.tidying = true
+	e.c.spawn(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errNoAnswer)
+		defer cancel()
+		e.sweep(ctx, b)
+		e.mu.Lock()
+		e.tidying = false
+		e.mu.Unlock()
+	})
+}
+
+func (e *election) sweep(ctx context.Context, b basis) {
+	if b.Expired {
+		key := e.c.keys.reserved(e.service)
+		t := txn{If: []cond{is(key, b.Reservation)}, Then: []op{remove(one(key))}}
+		if r, err := e.c.txn(ctx, t); err == nil && r.OK {
+			e.learn(r.Rev, t.Then)
+		}
+	}
+	if !b.Orphan {
+		return
+	}
+	e.mu.Lock()
+	idle := e.held == nil && !e.taking && e.basis == b
+	term := e.state.Term.Term
+	e.mu.Unlock()
+	if !idle {
+		return
+	}
+	if err := e.vacate(ctx, b.Own, term); err != nil {
+		e.c.log.Warn("cannot give up a tenure that is not held", "service", e.service, "cause", err)
+	}
+}
+
+// dismiss takes note that a lease is over.
+func (e *election) dismiss(l *lease) {
+	e.mu.Lock()
+	if e.held == l {
+		e.held = nil
+	}
+	e.mu.Unlock()
+	e.change.tell()
+}
+
+// A waker finds the next instant at which something changes by itself.
+type waker struct{ now, next sdk.Instant }
+
+func (w *waker) at(i sdk.Instant) {
+	if i > w.now && (w.next == 0 || i < w.next) {
+		w.next = i
+	}
+}

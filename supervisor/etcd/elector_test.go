@@ -1,0 +1,135 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/deputy-ha/deputy/sdk"
+	"github.com/deputy-ha/deputy/supervisor"
+)
+
+const second = time.Second
+
+// pair starts two processes on two hosts, with a service each.
+func pair(t *testing.T, ttl time.Duration) (s *store, a, b *process, ea, eb supervisor.Elector, sa, sb <-chan supervisor.State) {
+	t.Helper()
+	s = newStore()
+	a = newHost(s, "a", 1, 1).start(t, t.Output())
+	b = newHost(s, "b", 1, 11).start(t, t.Output())
+	ctx, cancel := context.WithCancel(t.Context())
+	ea, eb = a.Elector("db", ttl), b.Elector("db", ttl)
+	sa, sb = observe(ctx, ea), observe(ctx, eb)
+	t.Cleanup(func() {
+		a.host.cut(false)
+		b.host.cut(false)
+		a.host.gate.lift()
+		b.host.gate.lift()
+		a.stop()
+		b.stop()
+		cancel()
+		for range sa {
+		}
+		for range sb {
+		}
+		s.stop()
+	})
+	return s, a, b, ea, eb, sa, sb
+}
+
+func take(t *testing.T, e supervisor.Elector, st supervisor.State) supervisor.Lease {
+	t.Helper()
+	l, err := e.Take(t.Context(), st)
+	if err != nil {
+		t.Fatalf("take: %v", err)
+	}
+	return l
+}
+
+func TestTheFirstTermIsTakenAndResigned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, a, _, ea, eb, sa, sb := pair(t, 3*second)
+		st := until(t, sa, "vacant", isVacant)
+		if st.Unclean || st.Term.Term != 0 {
+			t.Errorf("a service that never had a primary: %+v", st)
+		}
+		l := take(t, ea, st)
+		if l.Term() != 1 {
+			t.Errorf("term %d, want 1", l.Term())
+		}
+		other := until(t, sb, "with a primary", func(st supervisor.State) bool { return st.Primary != nil })
+		if other.Vacant || other.Primary.Node != "a" || other.Primary.Term != 1 || other.Primary.State != sdk.RolePromoting {
+			t.Errorf("as seen by the other: %+v", other.Primary)
+		}
+		if err := l.Announce(t.Context(), sdk.RolePrimary); err != nil {
+			t.Error(err)
+		}
+		until(t, sb, "announced", func(st supervisor.State) bool {
+			return st.Primary != nil && st.Primary.State == sdk.RolePrimary
+		})
+		time.Sleep(10 * second)
+		if left := l.Until().Sub(a.clock.Now()); left < 2*second {
+			t.Errorf("after 10 s the lease has %v left", left)
+		}
+		if err := l.Resign(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if l.Until() != 0 {
+			t.Error("a resigned lease still holds")
+		}
+		st = until(t, sb, "vacant", isVacant)
+		if st.Unclean || !st.Term.Resigned || st.Term.Term != 1 {
+			t.Errorf("after resigning: %+v", st)
+		}
+		next := take(t, eb, st)
+		if next.Term() != 2 || next.Follows().Node != "a" || !next.Follows().Resigned {
+			t.Errorf("term %d follows %+v", next.Term(), next.Follows())
+		}
+	})
+}
+
+func TestACutOffPrimaryIsFollowedAfterItsTTL(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, a, b, ea, eb, sa, sb := pair(t, 3*second)
+		l := take(t, ea, until(t, sa, "vacant", isVacant))
+		until(t, sb, "with a primary", func(st supervisor.State) bool { return st.Primary != nil })
+		time.Sleep(5 * second)
+		a.host.cut(true)
+		cut := time.Now()
+		end := l.Until()
+		<-l.Lost()
+		if lost := a.clock.Now(); lost < end.Add(-3*second*20/100) || lost > end.Add(-3*second*20/100+time.Millisecond) {
+			t.Errorf("lost %v before Until, want 0.2 T", end.Sub(lost))
+		}
+		if !errors.Is(l.Cause(), errSilent) {
+			t.Errorf("cause %v", l.Cause())
+		}
+		st := until(t, sb, "vacant", isVacant)
+		if !st.Unclean {
+			t.Error("a lost primary left an unclean vacancy, not told")
+		}
+		if now := a.clock.Now(); now < end {
+			t.Errorf("vacant %v before the end of the lease", end.Sub(now))
+		}
+		next := take(t, eb, st)
+		if took := time.Since(cut); took > 3*second+20*time.Millisecond {
+			t.Errorf("taken %v after the cut", took)
+		}
+		if next.Term() != 2 || next.Follows().Resigned {
+			t.Errorf("term %d follows %+v", next.Term(), next.Follows())
+		}
+		a.host.cut(false)
+		time.Sleep(2 * second)
+		if l.Until() != 0 {
+			t.Error("the old lease holds")
+		}
+		if err := l.Resign(t.Context()); err != nil {
+			t.Errorf("resign what is not ours any more: %v", err)
+		}
+		if next.Until() < b.clock.Now() {
+			t.Error("the new lease does not hold")
+		}
+	})
+}

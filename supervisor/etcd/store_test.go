@@ -1,0 +1,451 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"sort"
+	"sync"
+	"time"
+)
+
+// A store is an etcd in memory: linearizable, with a history to watch and
+// leases for presence. Faults are those of the lines that lead to it.
+type store struct {
+	mu        sync.Mutex
+	cluster   uint64
+	rev       int64
+	compacted int64
+	recs      map[string]record
+	log       []event
+	leases    map[int64]*storeLease
+	changed   chan struct{}
+}
+
+type storeLease struct {
+	ttl   time.Duration
+	timer *time.Timer
+}
+
+func newStore() *store {
+	return &store{cluster: 7, rev: 1, recs: make(map[string]record), leases: make(map[int64]*storeLease), changed: make(chan struct{})}
+}
+
+func (s *store) txn(t txn) (reply, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ok := true
+	for _, f := range t.If {
+		have := s.recs[f.key].Mod
+		if f.create {
+			have = s.recs[f.key].Create
+		}
+		ok = ok && have == f.rev
+		for key := range s.recs {
+			if f.end != "" && (span{f.key, f.end}).has(key) {
+				ok = false // as none asks
+			}
+		}
+	}
+	steps := t.Then
+	if !ok {
+		steps = t.Else
+	}
+	if len(steps) > maxOps || len(t.If) > maxOps {
+		return reply{}, errors.New("too many operations in txn request")
+	}
+	for _, o := range steps {
+		if o.kind == opPut && o.lease != 0 && s.leases[o.lease] == nil {
+			return reply{}, errLeaseGone
+		}
+	}
+	r := reply{OK: ok, Cluster: s.cluster, Results: make([][]record, len(steps))}
+	next, wrote := s.rev+1, false
+	for i, o := range steps {
+		switch o.kind {
+		case opGet:
+			for _, key := range slices.Sorted(maps.Keys(s.recs)) {
+				if o.span.has(key) {
+					rec := s.recs[key]
+					if o.keysOnly {
+						rec.Value = nil
+					}
+					r.Results[i] = append(r.Results[i], rec)
+				}
+			}
+		case opPut:
+			old := s.recs[o.span.key]
+			rec := record{Key: o.span.key, Value: slices.Clone(o.value), Create: old.Create, Mod: next, Lease: o.lease}
+			if rec.Create == 0 {
+				rec.Create = next
+			}
+			s.recs[rec.Key] = rec
+			s.log = append(s.log, event{record: rec, Prev: old})
+			wrote = true
+		case opDelete:
+			for _, key := range slices.Sorted(maps.Keys(s.recs)) {
+				if o.span.has(key) {
+					s.log = append(s.log, event{record: record{Key: key, Mod: next}, Deleted: true, Prev: s.recs[key]})
+					delete(s.recs, key)
+					wrote = true
+				}
+			}
+		}
+	}
+	if wrote {
+		s.rev = next
+		close(s.changed)
+		s.changed = make(chan struct{})
+	}
+	r.Rev = s.rev
+	return r, nil
+}
+
+// since returns the events in r from revision from on.
+func (s *store) since(r span, from int64) (events []event, last int64, changed <-chan struct{}, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if from <= s.compacted {
+		return nil, 0, nil, errCompacted
+	}
+	i := sort.Search(len(s.log), func(i int) bool { return s.log[i].Mod >= from })
+	for _, ev := range s.log[i:] {
+		if r.has(ev.Key) {
+			events = append(events, ev)
+		}
+	}
+	return events, s.rev, s.changed, nil
+}
+
+func (s *store) grant(ttl time.Duration) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := int64(len(s.leases) + 1)
+	for s.leases[id] != nil {
+		id++
+	}
+	s.leases[id] = &storeLease{ttl: ttl, timer: time.AfterFunc(ttl, func() { s.revoke(id) })}
+	return id
+}
+
+func (s *store) keepAlive(id int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.leases[id]
+	if l == nil {
+		return errLeaseGone
+	}
+	l.timer.Reset(l.ttl)
+	return nil
+}
+
+func (s *store) revoke(id int64) {
+	s.mu.Lock()
+	if l := s.leases[id]; l != nil {
+		l.timer.Stop()
+	}
+	delete(s.leases, id)
+	var t txn
+	for key, rec := range s.recs {
+		if rec.Lease == id {
+			t.Then = append(t.Then, remove(one(key)))
+		}
+	}
+	s.mu.Unlock()
+	if len(t.Then) > 0 {
+		_, _ = s.txn(t)
+	}
+}
+
+func (s *store) compact(rev int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.compacted = max(s.compacted, rev)
+	i := sort.Search(len(s.log), func(i int) bool { return s.log[i].Mod > rev })
+	s.log = slices.Clone(s.log[i:])
+}
+
+func (s *store) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.leases {
+		l.timer.Stop()
+	}
+}
+
+// A snapshot is what a backup of the store holds.
+type snapshot struct {
+	rev  int64
+	recs map[string]record
+}
+
+func (s *store) backup() snapshot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return snapshot{rev: s.rev, recs: maps.Clone(s.recs)}
+}
+
+// restore brings a backup back, with the cluster's id as it is: etcd may keep
+// it.
+func (s *store) restore(b snapshot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rev, s.recs = b.rev, maps.Clone(b.recs)
+	i := sort.Search(len(s.log), func(i int) bool { return s.log[i].Mod > b.rev })
+	s.log = slices.Clone(s.log[:i])
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// Faults are the odds of what happens to one call, each of 1.
+type faults struct {
+	refuse    float64 // an error at once, nothing is done
+	drop      float64 // the request is lost, no answer
+	loseReply float64 // carried out, no answer
+	late      float64 // no answer, carried out up to 5 s later
+	duplicate float64 // carried out, and again up to 5 s later
+	stallFeed float64 // a watch tells nothing, without an error
+	delay     time.Duration
+}
+
+// A line leads from one node to one endpoint of the store.
+type line struct {
+	store *store
+	name  string
+	gate  *gate // of the node: closed while it is frozen
+
+	mu     sync.Mutex
+	cut    bool
+	healed chan struct{}
+	faults faults
+	rng    *rand.Rand
+	wg     sync.WaitGroup
+	calls  int
+}
+
+func newLine(s *store, name string, g *gate, seed uint64) *line {
+	return &line{store: s, name: name, gate: g, healed: make(chan struct{}), rng: rand.New(rand.NewPCG(seed, 0))}
+}
+
+func (l *line) setCut(cut bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cut && !cut {
+		close(l.healed)
+		l.healed = make(chan struct{})
+	}
+	l.cut = cut
+}
+
+func (l *line) setFaults(f faults) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.faults = f
+}
+
+func (l *line) roll() (f faults, dice, delay, later float64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.calls++
+	return l.faults, l.rng.Float64(), l.rng.Float64(), l.rng.Float64()
+}
+
+// passes waits until the line is whole.
+func (l *line) passes(ctx context.Context) error {
+	for {
+		l.mu.Lock()
+		cut, healed := l.cut, l.healed
+		l.mu.Unlock()
+		if !cut {
+			return ctx.Err()
+		}
+		select {
+		case <-healed:
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w", l.name, context.DeadlineExceeded)
+		}
+	}
+}
+
+var errRefusedTest = errors.New("connection refused")
+
+// do carries out one call with the line's faults.
+func (l *line) do(ctx context.Context, apply func() error) error {
+	defer l.gate.wait()
+	l.gate.wait()
+	f, dice, delay, later := l.roll()
+	if err := pause(ctx, 200*time.Microsecond+time.Duration(delay*float64(f.delay))); err != nil {
+		return err
+	}
+	hang := func() error {
+		<-ctx.Done()
+		return fmt.Errorf("%s: %w", l.name, context.DeadlineExceeded)
+	}
+	if dice -= f.refuse; dice < 0 {
+		return fmt.Errorf("%s: %w", l.name, errRefusedTest)
+	}
+	if dice -= f.drop; dice < 0 {
+		return hang()
+	}
+	afterwards := func() {
+		time.AfterFunc(time.Duration(later*float64(5*time.Second)), func() { _ = apply() })
+	}
+	if dice -= f.late; dice < 0 {
+		afterwards()
+		return hang()
+	}
+	if err := l.passes(ctx); err != nil {
+		return err
+	}
+	if dice -= f.loseReply; dice < 0 {
+		_ = apply()
+		return hang()
+	}
+	if dice -= f.duplicate; dice < 0 {
+		afterwards()
+	}
+	err := apply()
+	if err := pause(ctx, 200*time.Microsecond+time.Duration(later*float64(f.delay))); err != nil {
+		return err
+	}
+	if err := l.passes(ctx); err != nil {
+		return err
+	}
+	return err
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.DeadlineExceeded
+	}
+}
+
+func (l *line) Name() string { return l.name }
+
+func (l *line) Txn(ctx context.Context, t txn) (r reply, err error) {
+	var mu sync.Mutex
+	err = l.do(ctx, func() error {
+		got, err := l.store.txn(t)
+		mu.Lock()
+		defer mu.Unlock()
+		r = got
+		return err
+	})
+	mu.Lock()
+	defer mu.Unlock()
+	return r, err
+}
+
+func (l *line) Watch(ctx context.Context, s span, from int64) <-chan batch {
+	out := make(chan batch, 1)
+	l.wg.Go(func() {
+		defer close(out)
+		for {
+			events, last, changed, err := l.store.since(s, from)
+			if err != nil {
+				out <- batch{Err: err}
+				return
+			}
+			from = max(from, last+1)
+			f, dice, delay, _ := l.roll()
+			if dice < f.stallFeed {
+				<-ctx.Done()
+				return
+			}
+			if len(events) > 0 {
+				if pause(ctx, 300*time.Microsecond+time.Duration(delay*float64(f.delay))) != nil || l.passes(ctx) != nil {
+					return
+				}
+				l.gate.wait()
+				select {
+				case out <- batch{Events: events}:
+				case <-ctx.Done():
+					return
+				}
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return out
+}
+
+func (l *line) Grant(ctx context.Context, ttl time.Duration) (id int64, err error) {
+	var mu sync.Mutex
+	err = l.do(ctx, func() error {
+		mu.Lock()
+		defer mu.Unlock()
+		id = l.store.grant(ttl)
+		return nil
+	})
+	mu.Lock()
+	defer mu.Unlock()
+	return id, err
+}
+
+func (l *line) KeepAlive(ctx context.Context, id int64) error {
+	return l.do(ctx, func() error { return l.store.keepAlive(id) })
+}
+
+func (l *line) Revoke(ctx context.Context, id int64) error {
+	return l.do(ctx, func() error { l.store.revoke(id); return nil })
+}
+
+func (l *line) Compact(ctx context.Context, rev int64) error {
+	return l.do(ctx, func() error { l.store.compact(rev); return nil })
+}
+
+func (l *line) Health(ctx context.Context) (health, error) {
+	return health{Version: "3.7.3"}, l.do(ctx, func() error { return nil })
+}
+
+func (l *line) Close() error {
+	l.wg.Wait()
+	return nil
+}
+
+// A gate holds back everything that a frozen process would do.
+type gate struct {
+	mu   sync.Mutex
+	open chan struct{} // nil: open
+}
+
+func (g *gate) wait() {
+	for {
+		g.mu.Lock()
+		ch := g.open
+		g.mu.Unlock()
+		if ch == nil {
+			return
+		}
+		<-ch
+	}
+}
+
+func (g *gate) shut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.open == nil {
+		g.open = make(chan struct{})
+	}
+}
+
+func (g *gate) lift() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.open != nil {
+		close(g.open)
+		g.open = nil
+	}
+}
