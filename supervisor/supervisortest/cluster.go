@@ -217,12 +217,12 @@ func (c *Cluster) DeletePrimary(name string) {
 	c.notify()
 }
 
-// DeletePulse deletes the pulses of the living process on a machine.
-func (c *Cluster) DeletePulse(node string) {
-	n := c.Node(node)
+// DeletePulse deletes the records of this process's pulses, by hand.
+func (n *Node) DeletePulse() {
+	c := n.cluster
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.journal.Add("etcd", "pulse of %s deleted by hand", node)
+	c.journal.Add("etcd", "pulse of %s deleted by hand", n.Name)
 	for _, h := range n.pulses {
 		c.remove(h.id)
 	}
