@@ -24,6 +24,10 @@ const (
 	goodbyeTime = 2 * time.Second  // for requests to end by themselves when the server ends
 )
 
+// ErrDefinition is the error of a Reload whose definition cannot be put in
+// force.
+var ErrDefinition = errors.New("the definition stays as it was")
+
 // A Member is the seat in an election that a Server tells about.
 type Member interface {
 	Status() supervisor.Status

@@ -34,6 +34,7 @@ func kinds() []kind {
 		{"not-here", supervisor.ErrNotHere, http.StatusConflict},
 		{"unreachable", supervisor.ErrUnreachable, http.StatusServiceUnavailable},
 		{"timeout", context.DeadlineExceeded, http.StatusGatewayTimeout},
+		{"definition", ErrDefinition, http.StatusConflict},
 		{"invalid", errInvalid, http.StatusBadRequest},
 	}
 }

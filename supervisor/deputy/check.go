@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"github.com/deputy-ha/deputy/supervisor"
+	"github.com/deputy-ha/deputy/supervisor/config"
+)
+
+func (a *app) checkCommand() *cobra.Command {
+	deep := false
+	c := a.prints(&cobra.Command{
+		Use:   "check [SERVICE...]",
+		Short: "Check this node's settings and definitions, and print their arithmetic",
+		Long: "Check this node's settings and the definitions of the named services, or of all, and\n" +
+			"print what follows from them: how often the lease is renewed, when a node demotes\n" +
+			"itself, when another may take over, and what each layer guarantees. Every mistake\n" +
+			"is told with its file and line; the exit status is then 78.\n\n" +
+			"With --deep it also asks etcd and each plugin. Nothing is changed.",
+		RunE: func(c *cobra.Command, names []string) error {
+			ctx, stop := interruptible(c.Context())
+			defer stop()
+			return a.check(ctx, names, deep)
+		},
+	})
+	c.Flags().BoolVar(&deep, "deep", false, "ask etcd and each plugin as well")
+	return c
+}
+
+// A finding is what `deputy check -o json` prints.
+type finding struct {
+	Node     string          `json:"node"`
+	Services []config.Table  `json:"services"`
+	Etcd     *etcdFinding    `json:"etcd,omitempty"`    // with --deep
+	Plugins  []pluginFinding `json:"plugins,omitempty"` // with --deep
+}
+
+func (a *app) check(ctx context.Context, names []string, deep bool) error {
+	node, wrong := a.settings()
+	services, err := a.chosen(names)
+	wrong = errors.Join(wrong, err)
+	f := finding{Node: node.Name, Services: []config.Table{}}
+	for _, s := range services {
+		if _, err := a.fitPlugins(node, s, slog.New(slog.DiscardHandler)); err != nil {
+			wrong = errors.Join(wrong, err)
+			continue
+		}
+		f.Services = append(f.Services, config.Arithmetic(s))
+	}
+	if wrong == nil && deep {
+		wrong = a.deep(ctx, node, services, &f)
+	}
+	if a.json() {
+		return orPrint(wrong, a.printJSON(f))
+	}
+	for i, t := range f.Services {
+		if i > 0 {
+			fmt.Fprintln(a.stdout)
+		}
+		if err := t.Write(a.stdout); err != nil {
+			return fmt.Errorf("print: %w", err)
+		}
+	}
+	f.printDeep(a)
+	return wrong
+}
+
+// chosen returns the named services, or all. The error tells what is wrong
+// with the others.
+func (a *app) chosen(names []string) ([]supervisor.Service, error) {
+	all, err := a.services()
+	if err != nil {
+		return nil, err
+	}
+	if len(names) == 0 {
+		return all.Good, mark(all.Err(), errConfig)
+	}
+	var services []supervisor.Service
+	var wrong []error
+	for _, name := range names {
+		s, err := all.Get(name)
+		if err != nil {
+			wrong = append(wrong, mark(err, errConfig))
+			continue
+		}
+		services = append(services, s)
+	}
+	return services, errors.Join(wrong...)
+}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"github.com/deputy-ha/deputy/supervisor"
+	"github.com/deputy-ha/deputy/supervisor/config"
+	"github.com/deputy-ha/deputy/supervisor/etcd"
+	"github.com/deputy-ha/deputy/supervisor/rundir"
+)
+
+// An engine is the process of `deputy run`: one connection to the records, and
+// a seat in the election of each of its services.
+type engine struct {
+	a       *app
+	all     bool // of all definitions, not of named ones
+	node    config.Node
+	here    supervisor.Node
+	level   *slog.LevelVar
+	log     *slog.Logger
+	records *etcd.Client
+
+	seats []*seat
+}
+
+// engine prepares what run runs. Nothing is started, and what is wrong with
+// one of all services is left to the log.
+func (a *app) engine(names []string, log *slog.Logger, level *slog.LevelVar) (*engine, error) {
+	node, err := a.settings()
+	if err != nil {
+		return nil, err
+	}
+	here, err := a.here(node)
+	if err != nil {
+		return nil, err
+	}
+	services, err := a.chosen(names)
+	if err != nil && (len(names) > 0 || len(services) == 0) {
+		return nil, err
+	}
+	e := &engine{a: a, all: len(names) == 0, node: node, here: here, level: level, log: log.With("node", node.Name)}
+	if err != nil {
+		e.log.Error("definitions are wrong, and their services do not run here", "cause", err)
+	}
+	if len(services) == 0 {
+		return nil, mark(fmt.Errorf("no services: %s has no definitions", a.paths.services), errConfig)
+	}
+	cfg, err := records(node)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Node, cfg.Log, cfg.Witness = here, e.log, rundir.Witness(a.paths.state)
+	if e.records, err = etcd.Open(cfg); err != nil {
+		return nil, mark(err, errConfig)
+	}
+	if err := e.take(services); err != nil {
+		e.release()
+		return nil, err
+	}
+	return e, nil
+}
+
+// take takes a seat in each service's election.
+func (e *engine) take(services []supervisor.Service) error {
+	var wrong []error
+	for _, s := range services {
+		seat, err := e.seat(s)
+		switch {
+		case err == nil:
+			e.seats = append(e.seats, seat)
+		case e.all:
+			e.log.Error("service does not run here", "service", s.Name, "cause", err)
+			fallthrough
+		default:
+			wrong = append(wrong, err)
+		}
+	}
+	if !e.all || len(e.seats) == 0 {
+		return errors.Join(wrong...)
+	}
+	return nil
+}
+
+func (e *engine) release() {
+	for _, s := range e.seats {
+		s.release()
+	}
+	e.records.Close()
+}
+
+// run takes part until ctx ends, and returns when every service is demoted
+// here or its role is kept on purpose. The records are kept until then.
+func (e *engine) run(ctx context.Context) error {
+	defer e.release()
+	e.log.Warn("second line missing: nothing here demotes behind a frozen or dead supervisor")
+	keeping, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	var keeper sync.WaitGroup
+	defer keeper.Wait()
+	defer end(errors.New("all services have ended"))
+	var kept error
+	keeper.Go(func() { kept = e.records.Run(keeping) })
+
+	ctx, abort := context.WithCancelCause(ctx)
+	defer abort(nil)
+	faults := make([]error, len(e.seats))
+	var members sync.WaitGroup
+	for i, s := range e.seats {
+		members.Go(func() {
+			if faults[i] = s.run(ctx); errors.Is(faults[i], errTwin) {
+				abort(faults[i])
+			}
+		})
+	}
+	members.Wait()
+	end(errors.New("all services have ended"))
+	keeper.Wait()
+	return errors.Join(errors.Join(faults...), kept)
+}
+
+// reload reads the definitions of all seats again.
+func (e *engine) reload(ctx context.Context) error {
+	faults := make([]error, len(e.seats))
+	for i, s := range e.seats {
+		faults[i] = s.reload(ctx)
+	}
+	if e.all {
+		e.tellOfNew()
+	}
+	return errors.Join(faults...)
+}
+
+// tellOfNew names the definitions that have come since the start.
+func (e *engine) tellOfNew() {
+	for _, name := range e.a.defined() {
+		if !slices.ContainsFunc(e.seats, func(s *seat) bool { return s.name == name }) {
+			e.log.Warn("definition is new: it runs here after a restart, which keeps the roles of the others", "service", name)
+		}
+	}
+}
+
+// tellWhatIsLeft says what a stop is waiting for.
+func (e *engine) tellWhatIsLeft() {
+	for _, s := range e.seats {
+		if st := s.member.Status(); !s.ended.Load() {
+			e.log.Warn("still stopping: only a proven demotion ends it", "service", s.name, "role", string(st.Role), "doing", st.Doing, "cause", st.Cause)
+		}
+	}
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"testing"
+	"time"
+
+	"github.com/deputy-ha/deputy/sdk"
+	"github.com/deputy-ha/deputy/supervisor"
+)
+
+func changes() []supervisor.Change {
+	return []supervisor.Change{
+		{
+			Term: 41, Node: "db2", At: noon().Add(-25 * time.Hour), Reason: sdk.ReasonElection, Cause: "there was no primary",
+			Steps: []supervisor.Step{{Plugin: "mysql", Action: sdk.Promote, Outcome: sdk.Done, Dur: 812 * time.Millisecond}, {Plugin: "vip", Action: sdk.Promote, Outcome: sdk.Done, Dur: 3 * time.Millisecond}},
+			Ended: noon().Add(-3 * time.Minute), EndReason: sdk.ReasonUnfit, EndCause: "not fit: mysql: connection refused",
+			EndSteps: []supervisor.Step{{Plugin: "vip", Action: sdk.Demote, Mode: sdk.Planned, Outcome: sdk.Done, Dur: 2 * time.Millisecond}, {Plugin: "mysql", Action: sdk.Demote, Mode: sdk.Planned, Outcome: sdk.Unknown, Detail: "exit code 3", Dur: 10 * time.Second}},
+		},
+		{Term: 42, Node: "db1", From: "db2", At: noon().Add(-3 * time.Minute), Reason: sdk.ReasonSwitchover, Cause: "switchover to this node, asked by alice"},
+	}
+}
+
+func TestHistory(t *testing.T) {
+	compare(t, historyText(changes(), plainScreen, time.UTC), `
+WHEN                 TERM  FROM  TO   TOOK   WHY
+2030-05-05 11:00:00  41    -     db2  815ms  election: there was no primary
+                                             promoted: mysql 812ms, vip 3ms
+                                             ended after 1d0h, unfit: not fit: mysql: connection
+                                             refused
+                                             demoted: vip 2ms, mysql 10s failed-unknown (exit code
+                                             3)
+2030-05-06 11:57:00  42    db2   db1  -      switchover: switchover to this node, asked by alice
+`)
+	compare(t, historyText(nil, plainScreen, time.UTC), "no change of role yet\n")
+}
+
+func TestExplain(t *testing.T) {
+	s := orders()
+	compare(t, explain(s, changes()).text(plainScreen, noon()), `
+orders-db: db1 is primary, term 42, since 3m00s
+  because switchover to this node, asked by alice
+
+  PLACE  NODE  PRIORITY  VERDICT
+  1      db2   100       fit, priority 100
+                         itself: primary is db1
+  -      db1   100       is primary
+  -      db3   50        not fit: mysql: replication is 1h20m behind and the relay log cannot be
+                         read: error 1594
+`)
+	s.Vacant = true
+	s.Candidates[1].Verdict = "lacks data that db3 has: waits for it, or `deputy failover orders-db --to db2`"
+	s.Frozen = "records went back in time: waits 2s"
+	compare(t, explain(s, changes()).text(plainScreen, noon()), `
+orders-db: no primary
+  because db1 was lost: its lease ran out
+  nobody here campaigns: records went back in time: waits 2s
+
+  PLACE  NODE  PRIORITY  VERDICT
+  1      db2   100       fit, priority 100
+                         itself: lacks data that db3 has: waits for it, or `+"`deputy failover"+`
+                         orders-db --to db2`+"`"+`
+  -      db1   100       is primary
+  -      db3   50        not fit: mysql: replication is 1h20m behind and the relay log cannot be
+                         read: error 1594
+`)
+	compare(t, explain(supervisor.State{Service: "new"}, nil).text(plainScreen, noon()), `
+new: no primary
+  because there was no primary yet
+  no candidates: no supervisor takes part
+`)
+}

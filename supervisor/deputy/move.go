@@ -1,0 +1,226 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/deputy-ha/deputy/sdk"
+	"github.com/deputy-ha/deputy/supervisor"
+)
+
+// How long a move may take where this node does not have the definition that
+// would tell.
+const (
+	handOverTime = time.Minute
+	moveTime     = 3 * time.Minute
+)
+
+// A moved is what a switchover or failover prints as JSON.
+type moved struct {
+	Service string        `json:"service"`
+	From    string        `json:"from,omitempty"`
+	To      string        `json:"to"`
+	Term    sdk.Term      `json:"term"`
+	Took    time.Duration `json:"took_ns"`
+	Away    time.Duration `json:"away_ns,omitempty"` // nobody was primary for so long, as seen from here
+	Steps   []event       `json:"steps"`
+	Error   string        `json:"error,omitempty"`
+}
+
+func (a *app) switchoverCommand() *cobra.Command {
+	var to string
+	var timeout time.Duration
+	c := a.prints(&cobra.Command{
+		Use:   "switchover SERVICE",
+		Short: "Move the role in a planned way",
+		Long: "Move the role in a planned way: the target says that it is ready, the old primary\n" +
+			"demotes, then the target promotes. Waits for the end and shows each step. When the\n" +
+			"old primary cannot leave in time, its demotion is undone and it stays.",
+		Example: "  deputy switchover orders-db\n  deputy switchover orders-db --to db2",
+		Args:    one("SERVICE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.order(c, args[0], func(ctx context.Context, way *contact) error {
+				s, err := way.state(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				target, err := planSwitchover(s, to, time.Now())
+				if errors.Is(err, errAlready) {
+					return a.already(s)
+				}
+				if err != nil {
+					return fmt.Errorf("switchover %s: %w", args[0], err)
+				}
+				return a.move(ctx, way, s, supervisor.Reservation{To: target, Reason: sdk.ReasonSwitchover}, timeout)
+			})
+		},
+	})
+	c.Flags().StringVar(&to, "to", "", "the node that takes the role; the best candidate if not given")
+	c.Flags().DurationVar(&timeout, "timeout", 0, "undo and give up after so long; the definition's timeouts if not given")
+	return c
+}
+
+func (a *app) failoverCommand() *cobra.Command {
+	var to string
+	var timeout time.Duration
+	c := a.prints(&cobra.Command{
+		Use:   "failover SERVICE --to NODE",
+		Short: "Give the role to a node when the primary is gone and the rules refuse",
+		Long: "Give the role to a node when the primary is gone and the automatic rules refuse, for\n" +
+			"example because the node lacks data that another has: what it lacks is lost.\n" +
+			"Refused while a primary is alive; that is what `deputy switchover` is for.",
+		Args: one("SERVICE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			if to == "" {
+				return mark(errors.New("failover needs --to NODE: an operator decides who takes the role"), errUsage)
+			}
+			return a.order(c, args[0], func(ctx context.Context, way *contact) error {
+				s, err := way.settled(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				if err := planFailover(s, to); err != nil {
+					return fmt.Errorf("failover %s: %w", args[0], err)
+				}
+				return a.move(ctx, way, s, supervisor.Reservation{To: to, Reason: sdk.ReasonFailover, Force: true}, timeout)
+			})
+		},
+	})
+	c.Flags().StringVar(&to, "to", "", "the node that takes the role")
+	c.Flags().DurationVar(&timeout, "timeout", 0, "give up after so long; the definition's timeouts if not given")
+	return c
+}
+
+// already says that the wanted node has the role.
+func (a *app) already(s supervisor.State) error {
+	if a.json() {
+		return a.printJSON(moved{Service: s.Service, From: s.Primary.Node, To: s.Primary.Node, Term: s.Primary.Term, Steps: []event{}})
+	}
+	fmt.Fprintf(a.stdout, "%s: %s %v, term %d\n", s.Service, s.Primary.Node, errAlready, s.Primary.Term)
+	return nil
+}
+
+// settled returns the state once it tells whether a recorded primary is alive:
+// etcd itself does not know, only who has watched its pulse for a while.
+func (c *contact) settled(ctx context.Context, service string) (supervisor.State, error) {
+	s, err := c.state(ctx, service)
+	if err != nil || c.daemon != nil || s.Primary == nil || s.Vacant {
+		return s, err
+	}
+	watch, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	for s = range c.Watch(watch, service) {
+		if s.Primary == nil || s.Vacant {
+			return s, nil
+		}
+	}
+	return s, context.Cause(ctx)
+}
+
+// settleTime is how long a primary is watched before it is called alive, by a
+// command that found no daemon which has watched all along.
+const settleTime = 10 * time.Second
+
+// move writes the reservation and tells what happens until the end.
+func (a *app) move(ctx context.Context, way *contact, s supervisor.State, r supervisor.Reservation, timeout time.Duration) error {
+	r.For, timeout = a.patience(s.Service, timeout)
+	r.ID, r.By, r.State = rand.Text(), a.operator(), supervisor.Asked
+	r.From = s.Term.Node
+	if s.Primary != nil {
+		r.From = s.Primary.Node
+	}
+	m := moved{Service: s.Service, From: r.From, To: r.To, Steps: []event{}}
+	began := time.Now()
+	say := func(text string) {
+		e := event{time.Since(began), text}
+		m.Steps = append(m.Steps, e)
+		if !a.json() {
+			fmt.Fprintf(a.stdout, "  %6.2fs  %s\n", e.After.Seconds(), tidy(text))
+		}
+	}
+	if !a.json() {
+		from := ""
+		if r.From != "" {
+			from = " from " + r.From
+		}
+		fmt.Fprintf(a.stdout, "%s: %s%s to %s\n", s.Service, r.Reason, from, r.To)
+	}
+	err := way.Request(ctx, s.Service, r)
+	if err == nil {
+		say("asked " + r.To)
+		err = a.follow(ctx, way, s, r, timeout, say, &m)
+	}
+	m.Took = time.Since(began)
+	return a.conclude(m, r, err)
+}
+
+// follow tells the story until it ends.
+func (a *app) follow(ctx context.Context, way *contact, s supervisor.State, r supervisor.Reservation, timeout time.Duration, say func(string), m *moved) error {
+	watch, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not done within %s", timeout))
+	defer cancel()
+	y := story{to: r.To, id: r.ID, term: s.Term.Term, last: s}
+	for now := range way.Watch(watch, s.Service) {
+		lines, done, err := y.tell(now, time.Now())
+		for _, l := range lines {
+			say(l)
+		}
+		if done {
+			if now.Primary != nil {
+				m.Term = now.Primary.Term
+			}
+			if !y.left.IsZero() && !y.back.IsZero() {
+				m.Away = y.back.Sub(y.left)
+			}
+			return err
+		}
+	}
+	cause := context.Cause(watch)
+	if errors.Is(cause, errInterrupted) {
+		return fmt.Errorf("%w: the %s goes on by itself; see `deputy status %s`", cause, r.Reason, s.Service)
+	}
+	// Nobody waits any more, so nobody shall be kept from campaigning.
+	last, stop := context.WithTimeout(context.WithoutCancel(ctx), askTime)
+	defer stop()
+	return errors.Join(fmt.Errorf("%w%s", cause, whereItStands(y.last)), way.Cancel(last, s.Service, r.ID))
+}
+
+// conclude prints how it ended.
+func (a *app) conclude(m moved, r supervisor.Reservation, err error) error {
+	if err != nil {
+		err = fmt.Errorf("%s %s: %w", r.Reason, m.Service, err)
+		m.Error = err.Error()
+	}
+	if a.json() {
+		return orPrint(err, a.printJSON(m))
+	}
+	if err == nil {
+		away := ""
+		if m.Away > 0 {
+			away = fmt.Sprintf("; nobody was for %s", short(m.Away))
+		}
+		fmt.Fprintf(a.stdout, "%s: %s is primary, term %d, after %s%s\n", m.Service, m.To, m.Term, short(m.Took), away)
+	}
+	return err
+}
+
+// patience is how long a reservation is kept for, and how long to wait for the
+// end. What the operator gives bounds both.
+func (a *app) patience(service string, timeout time.Duration) (handOver, all time.Duration) {
+	handOver, all = handOverTime, moveTime
+	if d, ok := a.definition(service); ok {
+		handOver = d.Patience()
+		all = handOver + d.TTL
+		for _, p := range d.Parts {
+			all += p.Promote.Timeout * time.Duration(1+p.Promote.Retries)
+		}
+	}
+	if timeout > 0 {
+		handOver, all = min(handOver, timeout), timeout
+	}
+	return handOver, all
+}

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/deputy-ha/deputy/supervisor"
+	"github.com/deputy-ha/deputy/supervisor/boottime"
+	"github.com/deputy-ha/deputy/supervisor/config"
+	"github.com/deputy-ha/deputy/supervisor/etcd"
+)
+
+// settings reads this node's file. The error is errConfig, or that of a file
+// which this user may not read.
+func (a *app) settings() (config.Node, error) {
+	n, err := config.LoadNode(a.paths.config)
+	if err == nil {
+		return n, nil
+	}
+	if f, unreadable := os.Open(a.paths.config); errors.Is(unreadable, os.ErrPermission) {
+		return n, fmt.Errorf("read this node's settings: %w", unreadable)
+	} else if unreadable == nil {
+		f.Close()
+	}
+	return n, mark(err, errConfig)
+}
+
+// nodeName is this node's name. A daemon that runs here knows it where the
+// settings cannot be read.
+func (a *app) nodeName() (string, error) {
+	n, err := a.settings()
+	return n.Name, err
+}
+
+// services reads the definitions. The error is errConfig.
+func (a *app) services() (*config.Services, error) {
+	s, err := config.LoadServices(a.paths.services, nil)
+	return s, mark(err, errConfig)
+}
+
+// defined are the names of all definitions, the broken ones included, as far
+// as they can be read.
+func (a *app) defined() []string {
+	files, _ := filepath.Glob(filepath.Join(a.paths.services, "*.toml")) // the pattern is well formed
+	var names []string
+	for _, f := range files {
+		if name := strings.TrimSuffix(filepath.Base(f), ".toml"); !strings.HasPrefix(name, ".") {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// definition returns a service as it is defined here, if it is and can be read.
+func (a *app) definition(service string) (supervisor.Service, bool) {
+	if !slices.Contains(a.defined(), service) {
+		return supervisor.Service{}, false
+	}
+	d, err := config.LoadService(filepath.Join(a.paths.services, service+".toml"), nil)
+	return d, err == nil
+}
+
+// description is what the definition here says the service is.
+func (a *app) description(service string) string {
+	d, _ := a.definition(service)
+	return d.Description
+}
+
+// records opens etcd, for an operator's questions and orders.
+func (a *app) records() (*etcd.Client, error) {
+	n, err := a.settings()
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := records(n)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Node.Name = n.Name
+	c, err := etcd.Open(cfg)
+	return c, mark(err, errConfig)
+}
+
+// records tells how a node reaches etcd.
+func records(n config.Node) (etcd.Config, error) {
+	cfg := etcd.Config{
+		Endpoints: endpoints(n.Etcd), Prefix: n.Etcd.Prefix,
+		CAFile: n.Etcd.CAFile, CertFile: n.Etcd.CertFile, KeyFile: n.Etcd.KeyFile,
+		Username: n.Etcd.Username, Compact: n.Etcd.Compact, Clock: boottime.Clock{},
+	}
+	if n.Etcd.Password.IsZero() {
+		return cfg, nil
+	}
+	password, err := n.Reveal(n.Etcd.Password)
+	if err != nil {
+		return cfg, mark(fmt.Errorf("read etcd's password: %w", err), errConfig)
+	}
+	cfg.Password = password
+	return cfg, nil
+}
+
+// endpoints are etcd's, as URLs.
+func endpoints(e config.Etcd) []string {
+	urls := slices.Clone(e.Endpoints)
+	for i, u := range urls {
+		if !strings.Contains(u, "://") {
+			urls[i] = "http://" + u
+		}
+	}
+	return urls
+}
+
+// here is this machine as its members present it.
+func (a *app) here(n config.Node) (supervisor.Node, error) {
+	boot, err := firstLine("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return supervisor.Node{}, fmt.Errorf("read the boot id: %w", err)
+	}
+	machine, err := firstLine("/etc/machine-id")
+	if err != nil {
+		return supervisor.Node{}, mark(fmt.Errorf("read the machine id, which `systemd-machine-id-setup` makes: %w", err), errConfig)
+	}
+	here := supervisor.Node{Name: n.Name, Address: n.Address, Boot: boot, Machine: machine, Version: versionOf().Version}
+	if here.Address == "" {
+		here.Address = sourceAddress(endpoints(n.Etcd))
+	}
+	return here, nil
+}
+
+func firstLine(file string) (string, error) {
+	b, err := os.ReadFile(file)
+	line, _, _ := strings.Cut(string(b), "\n")
+	if err == nil && line == "" {
+		err = fmt.Errorf("%s is empty", file)
+	}
+	return line, err
+}
+
+// sourceAddress is the address from which this machine would talk to the first
+// endpoint that it has a route to; empty when there is none. Nothing is sent.
+func sourceAddress(urls []string) string {
+	for _, u := range urls {
+		parsed, err := url.Parse(u)
+		if err != nil {
+			continue
+		}
+		c, err := net.Dial("udp", parsed.Host)
+		if err != nil {
+			continue
+		}
+		defer c.Close()
+		return c.LocalAddr().(*net.UDPAddr).IP.String()
+	}
+	return ""
+}

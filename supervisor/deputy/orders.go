@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/user"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/deputy-ha/deputy/supervisor"
+)
+
+// order finds a way to the records of a service, or of all when service is
+// empty, and carries f out over it, within a bounded time.
+func (a *app) order(c *cobra.Command, service string, f func(context.Context, *contact) error) error {
+	ctx, stop := interruptible(c.Context())
+	defer stop()
+	way, err := a.contact(ctx, service)
+	if err != nil {
+		return err
+	}
+	defer way.close()
+	err = f(ctx, way)
+	if errors.Is(err, supervisor.ErrNoService) && service != "" {
+		return a.noService(service)
+	}
+	return way.fault(err)
+}
+
+// known returns an error for a service that nobody knows: an order for it is
+// most likely a slip of the pen.
+func (c *contact) known(ctx context.Context, service string) error {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	_, err := c.State(ctx, service)
+	return err
+}
+
+// operator is who gives an order, for the record.
+func (a *app) operator() string {
+	if who := a.env("SUDO_USER"); who != "" {
+		return who
+	}
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return "somebody"
+}
+
+func (a *app) pauseCommand() *cobra.Command {
+	var p supervisor.Pause
+	var span time.Duration
+	c := &cobra.Command{
+		Use:   "pause SERVICE",
+		Short: "Suspend automatic take-overs",
+		Long: "Suspend automatic take-overs of a service, until `deputy resume` or the given time.\n\n" +
+			"A primary stays one while it is fit; a demotion that safety asks for is never\n" +
+			"suspended. `deputy switchover --to` and `deputy failover` work all the same.",
+		Example: "  deputy pause orders-db --for 1h --reason \"new switch in rack 3\"",
+		Args:    one("SERVICE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			if c.Flags().Changed("for") && span <= 0 {
+				return mark(fmt.Errorf("--for is a time span above zero, not %s", span), errUsage)
+			}
+			return a.order(c, args[0], func(ctx context.Context, way *contact) error {
+				if err := way.known(ctx, args[0]); err != nil {
+					return err
+				}
+				p.Since, p.By = time.Now().UTC().Truncate(time.Second), a.operator()
+				if span > 0 {
+					p.Until = p.Since.Add(span)
+				}
+				if err := way.Pause(ctx, args[0], p); err != nil {
+					return err
+				}
+				fmt.Fprintf(a.stdout, "%s: paused %s\n", args[0], &p)
+				return nil
+			})
+		},
+	}
+	c.Flags().DurationVar(&span, "for", 0, "resume by itself after so long, such as 90s, 30m, 1h")
+	c.Flags().StringVar(&p.Reason, "reason", "", "why, for others to see")
+	return c
+}
+
+func (a *app) resumeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "resume SERVICE",
+		Short: "End a pause",
+		Args:  one("SERVICE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.order(c, args[0], func(ctx context.Context, way *contact) error {
+				if err := way.known(ctx, args[0]); err != nil {
+					return err
+				}
+				if err := way.Resume(ctx, args[0]); err != nil {
+					return err
+				}
+				fmt.Fprintf(a.stdout, "%s: resumed\n", args[0])
+				return nil
+			})
+		},
+	}
+}
+
+func (a *app) clearCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "clear SERVICE",
+		Short: "Tell this node that what kept it blocked or failed has been put right",
+		Long: "Tell this node's daemon that an operator has put right what kept the service blocked\n" +
+			"or failed here. It demotes once more and believes only what it then sees. It also\n" +
+			"ends the time that a node sits out after a failed promotion.",
+		Args: one("SERVICE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.order(c, args[0], func(ctx context.Context, way *contact) error {
+				if way.daemon == nil {
+					return fmt.Errorf("clear works on the node itself: %w", way.noDaemon)
+				}
+				if err := way.daemon.Clear(ctx); err != nil {
+					return err
+				}
+				fmt.Fprintf(a.stdout, "%s: cleared, it demotes once more\n", args[0])
+				return nil
+			})
+		},
+	}
+}
+
+func (a *app) removeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove SERVICE",
+		Short: "Forget a service: its keys and its history",
+		Long: "Forget a service: its keys in etcd and its history. Refused while a node takes part\n" +
+			"in it: stop its supervisors first.",
+		Args: one("SERVICE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.order(c, args[0], func(ctx context.Context, way *contact) error {
+				if err := way.known(ctx, args[0]); err != nil {
+					return err
+				}
+				if err := way.Remove(ctx, args[0]); err != nil {
+					return err
+				}
+				fmt.Fprintf(a.stdout, "%s: removed; terms begin again at 1\n", args[0])
+				return nil
+			})
+		},
+	}
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/deputy-ha/deputy/sdk"
+	"github.com/deputy-ha/deputy/supervisor"
+)
+
+// errAlready ends a switchover that has nothing to do.
+var errAlready = errors.New("is primary already")
+
+// planSwitchover checks that a switchover can work, and returns who takes the
+// role; to is empty where the best candidate should.
+func planSwitchover(s supervisor.State, to string, now time.Time) (string, error) {
+	p := s.Primary
+	switch {
+	case s.Unreachable != "":
+		return "", fmt.Errorf("%w: %s", supervisor.ErrUnreachable, s.Unreachable)
+	case p == nil || s.Vacant:
+		return "", fmt.Errorf("there is no primary that could hand over: the election goes on by itself, or `deputy failover %s --to NODE`", s.Service)
+	case p.Node == to && p.State == sdk.RolePrimary:
+		return to, errAlready
+	case p.State != sdk.RolePrimary:
+		return "", fmt.Errorf("%s is %s%s", p.Node, p.State, advice(s, p.State))
+	case to == "" && s.Pause != nil && (s.Pause.Until.IsZero() || s.Pause.Until.After(now)):
+		return "", fmt.Errorf("paused %s: name the node with --to, or `deputy resume %s`", s.Pause, s.Service)
+	}
+	if err := free(s); err != nil {
+		return "", err
+	}
+	if to == "" {
+		return best(s)
+	}
+	return to, fit(s, to)
+}
+
+// planFailover checks that a failover can work.
+func planFailover(s supervisor.State, to string) error {
+	switch p := s.Primary; {
+	case s.Unreachable != "":
+		return fmt.Errorf("%w: %s", supervisor.ErrUnreachable, s.Unreachable)
+	case p != nil && !s.Vacant && p.State == sdk.RoleBlocked:
+		return fmt.Errorf("%s is alive and blocked: it may still act as primary%s", p.Node, advice(s, p.State))
+	case p != nil && !s.Vacant:
+		return fmt.Errorf("%s is alive: its lease is being renewed; use `deputy switchover %s --to %s`", p.Node, s.Service, to)
+	}
+	if err := free(s); err != nil {
+		return err
+	}
+	return fit(s, to)
+}
+
+// advice is what to do about a primary that is not fully one.
+func advice(s supervisor.State, r sdk.Role) string {
+	switch r {
+	case sdk.RoleBlocked:
+		return fmt.Sprintf(": put it right there, then `deputy clear %s` on that node", s.Service)
+	case sdk.RolePromoting, sdk.RoleDemoting:
+		return ": wait until it is done"
+	}
+	return ""
+}
+
+// free checks that no other order is being carried out.
+func free(s supervisor.State) error {
+	r := s.Reservation
+	if !r.Binds() {
+		return nil
+	}
+	by := ""
+	if r.By != "" {
+		by = " asked by " + r.By
+	}
+	return fmt.Errorf("%w: a %s to %s%s", supervisor.ErrBusy, r.Reason, r.To, by)
+}
+
+// best returns the candidate that ranks first.
+func best(s supervisor.State) (string, error) {
+	var why []string
+	for _, p := range supervisor.Ranking(s) {
+		if p.Eligible {
+			return p.Name, nil
+		}
+		if s.Primary == nil || p.Name != s.Primary.Node {
+			why = append(why, p.Name+": "+p.Why)
+		}
+	}
+	if len(why) == 0 {
+		return "", errors.New("no other node takes part")
+	}
+	return "", errors.New("no other node can lead: " + strings.Join(why, "; "))
+}
+
+// fit checks that a node may lead, as far as the records tell.
+func fit(s supervisor.State, node string) error {
+	var present []string
+	for _, p := range supervisor.Ranking(s) {
+		if p.Name != node {
+			present = append(present, p.Name)
+			continue
+		}
+		if !p.Eligible {
+			return fmt.Errorf("%s cannot lead: %s", node, p.Why)
+		}
+		return nil
+	}
+	if len(present) == 0 {
+		return fmt.Errorf("%s is not present: no node takes part", node)
+	}
+	return fmt.Errorf("%s is not present: those who take part are %s", node, list(present))
+}

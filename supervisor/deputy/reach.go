@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"github.com/deputy-ha/deputy/supervisor"
+	"github.com/deputy-ha/deputy/supervisor/control"
+)
+
+// A contact is a way to the records: by the daemon of this node, or straight
+// to etcd.
+type contact struct {
+	supervisor.Cluster
+	daemon   *control.Client // nil: straight to etcd
+	noDaemon error           // why not by the daemon
+	close    func()
+}
+
+// contact finds a way to the records of a service, or of all when service is
+// empty. The daemon comes first: it also answers those who may not see etcd's
+// credentials, and notes who asked.
+func (a *app) contact(ctx context.Context, service string) (*contact, error) {
+	names := []string{service}
+	if service == "" {
+		names = a.daemons()
+	}
+	noDaemon := fmt.Errorf("%w in %s", control.ErrNoDaemon, a.paths.run)
+	for _, name := range names {
+		c := control.NewClient(a.dir(name))
+		_, err := c.Status(ctx)
+		if err == nil {
+			return &contact{Cluster: c, daemon: c, close: func() {}}, nil
+		}
+		if errors.Is(err, control.ErrDenied) || ctx.Err() != nil {
+			return nil, err
+		}
+		noDaemon = err
+	}
+	records, err := a.records()
+	if err != nil {
+		return a.other(ctx, noDaemon, err)
+	}
+	return &contact{Cluster: records, noDaemon: noDaemon, close: func() { records.Close() }}, nil
+}
+
+// other is the way of those who may not read how to reach etcd, to a service
+// that this node does not have: by the daemon of another service.
+func (a *app) other(ctx context.Context, noDaemon, unreadable error) (*contact, error) {
+	if !errors.Is(unreadable, os.ErrPermission) {
+		return nil, fmt.Errorf("%w, and etcd is not known: %w", noDaemon, unreadable)
+	}
+	for _, name := range a.daemons() {
+		c := control.NewClient(a.dir(name))
+		if _, err := c.Status(ctx); err == nil {
+			return &contact{Cluster: c, daemon: c, close: func() {}}, nil
+		}
+	}
+	return nil, fmt.Errorf("%w, and etcd is not known: %w", noDaemon, unreadable)
+}
+
+// fault adds to an error of unreachable records that no daemon answered either.
+func (c *contact) fault(err error) error {
+	if c.noDaemon != nil && errors.Is(err, supervisor.ErrUnreachable) {
+		return fmt.Errorf("%w, and %w", c.noDaemon, err)
+	}
+	return err
+}
+
+// dir is a service's runtime directory.
+func (a *app) dir(service string) string { return filepath.Join(a.paths.run, service) }
+
+// daemons are the services that have a control socket here, by name.
+func (a *app) daemons() []string {
+	sockets, _ := filepath.Glob(filepath.Join(a.paths.run, "*", control.SocketName)) // the pattern is well formed
+	for i, s := range sockets {
+		sockets[i] = filepath.Base(filepath.Dir(s))
+	}
+	return sockets
+}
+
+// each runs f for all names, some at a time, and returns when all have ended.
+func each(names []string, f func(i int, name string)) {
+	const atOnce = 16
+	var wg sync.WaitGroup
+	tokens := make(chan struct{}, atOnce)
+	for i, name := range names {
+		tokens <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-tokens }()
+			f(i, name)
+		})
+	}
+	wg.Wait()
+}
+
+// reports tells of the named services, or of all that are known here or in
+// etcd. What is not known of one service among all is its Problem; of named
+// ones, or when nothing at all is known, it is an error as well.
+func (a *app) reports(ctx context.Context, names []string) ([]report, error) {
+	records, unknown := a.records()
+	if records != nil {
+		defer records.Close()
+	}
+	named := len(names) > 0
+	if !named {
+		names = append(a.daemons(), a.defined()...)
+		if records != nil {
+			var more []string
+			asked, cancel := context.WithTimeout(ctx, askTime)
+			more, unknown = records.Services(asked)
+			cancel()
+			names = append(names, more...)
+		}
+		slices.Sort(names)
+		names = slices.Compact(names)
+		if len(names) == 0 && unknown != nil {
+			return nil, fmt.Errorf("%w in %s, and %w", control.ErrNoDaemon, a.paths.run, unknown)
+		}
+	}
+	reports, faults := make([]report, len(names)), make([]error, len(names))
+	each(names, func(i int, name string) {
+		reports[i], faults[i] = a.report(ctx, name, records, unknown)
+	})
+	err := errors.Join(faults...)
+	if !named && slices.Contains(faults, nil) && !errors.Is(err, control.ErrDenied) {
+		err = nil
+	}
+	return reports, err
+}
+
+// report tells of one service. Records are asked when the daemon does not
+// answer, and it is not known yet why they could not be.
+func (a *app) report(ctx context.Context, name string, records supervisor.Cluster, unknown error) (report, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	r := report{Service: name, Source: "none"}
+	local, err := control.NewClient(a.dir(name)).Status(ctx)
+	switch {
+	case err == nil:
+		r = newReport(local.State, &local)
+	case errors.Is(err, control.ErrDenied):
+	case unknown != nil:
+		err = fmt.Errorf("%w, and %w", err, unknown)
+	default:
+		var s supervisor.State
+		s, fault := records.State(ctx, name)
+		switch {
+		case fault == nil:
+			r, err = newReport(s, nil), nil
+		case errors.Is(fault, supervisor.ErrNoService) && slices.Contains(a.defined(), name):
+			r.Source, r.Problem, err = "etcd", "no node has taken part in its election yet", nil
+		case errors.Is(fault, supervisor.ErrNoService):
+			err = a.noService(name)
+		default:
+			err = fmt.Errorf("%w, and %w", err, fault)
+		}
+	}
+	if err != nil {
+		r.Problem = err.Error()
+	}
+	r.Description = a.description(name)
+	return r, err
+}
+
+// noService says where a service would have to be known.
+func (a *app) noService(name string) error {
+	return fmt.Errorf("%w %q: it is neither in etcd nor in %s", supervisor.ErrNoService, name, a.paths.services)
+}

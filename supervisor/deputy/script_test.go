@@ -1,0 +1,201 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/deputy-ha/deputy/supervisor/etcd/etcdtest"
+)
+
+// The scripts under testdata/script show what deputy does, as its users see
+// it. `deputy` in them is this test binary, and `stranger` is deputy run by a
+// user without any right. Each script has a part of etcd of its own.
+//
+// Besides the commands of testscript there are:
+//
+//	node NAME          from here on, `deputy` is that of the node NAME
+//	until REGEXP CMD…  repeats CMD until its output matches, for at most 20s
+//	signal SIG NAME    sends a signal to the supervisor of the node NAME
+//	unreachable NAME   the node NAME gets an etcd that does not answer
+//	exits CODE CMD…    CMD ends with that exit status
+//	edit FILE OLD NEW  replaces text in a file
+func TestScripts(t *testing.T) {
+	cluster := etcdtest.StartT(t, etcdtest.Options{
+		Members: 1, Heartbeat: 50 * time.Millisecond, Election: 250 * time.Millisecond, NoFsync: true, Direct: true,
+	})
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: false,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("ETCD", cluster.Endpoints()[0])
+			env.Setenv("JOURNAL_STREAM", "1:1") // logs without times
+			return prepare(env.WorkDir)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"node": node, "until": until, "signal": signalNode, "unreachable": unreachable, "edit": edit, "exits": exits,
+		},
+		Condition: func(cond string) (bool, error) {
+			if cond == "root" {
+				return os.Geteuid() == 0, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
+		},
+	})
+}
+
+func TestMain(m *testing.M) {
+	etcdtest.Main()
+	testscript.Main(m, map[string]func(){"deputy": main, "stranger": stranger})
+}
+
+// stranger is deputy, run by somebody who may do nothing here.
+func stranger() {
+	const nobody = 65534
+	for _, err := range []error{syscall.Setgroups(nil), syscall.Setgid(nobody), syscall.Setuid(nobody)} {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "stranger:", err)
+			os.Exit(1)
+		}
+	}
+	main()
+}
+
+// prepare makes programs of the files named hook*, and fills in where the
+// script's files are.
+func prepare(work string) error {
+	me, err := user.Current()
+	if err != nil {
+		return err
+	}
+	fill := strings.NewReplacer("$WORK", work, "$USER", me.Username)
+	return filepath.WalkDir(work, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		hook := strings.HasPrefix(d.Name(), "hook")
+		if !hook && filepath.Ext(path) != ".toml" {
+			return nil
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		mode := os.FileMode(0o644)
+		if hook {
+			mode = 0o755
+		}
+		if err := os.WriteFile(path, []byte(fill.Replace(string(b))), mode); err != nil {
+			return err
+		}
+		return os.Chmod(path, mode)
+	})
+}
+
+func node(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: node NAME")
+	}
+	useNode(ts, args[0], ts.Getenv("ETCD"))
+}
+
+func unreachable(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: unreachable NAME")
+	}
+	ts.Check(os.RemoveAll(ts.MkAbs(args[0] + ".toml")))
+	useNode(ts, args[0], "http://127.0.0.1:1") // tcpmux: nobody has served that for decades
+}
+
+// useNode makes the node's file, if there is none, and has deputy use it.
+func useNode(ts *testscript.TestScript, name, endpoint string) {
+	file := ts.MkAbs(name + ".toml")
+	if _, err := os.Stat(file); err != nil {
+		text := fmt.Sprintf("node = %q\naddress = \"127.0.0.1\"\n\n[etcd]\nendpoints = [%q]\nprefix = \"/%s\"\n", name, endpoint, ts.Name())
+		ts.Check(os.WriteFile(file, []byte(text), 0o644))
+	}
+	ts.Setenv("DEPUTY_CONFIG", file)
+	services := ts.MkAbs(filepath.Join(name, "services.d"))
+	if _, err := os.Stat(services); err != nil {
+		services = ts.MkAbs("services.d")
+	}
+	ts.Setenv("DEPUTY_SERVICES", services)
+	ts.Setenv("DEPUTY_RUN_DIR", ts.MkAbs(filepath.Join(name, "run")))
+	ts.Setenv("DEPUTY_STATE_DIR", ts.MkAbs(filepath.Join(name, "lib")))
+}
+
+func until(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: until REGEXP COMMAND...")
+	}
+	want, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		err := ts.Exec(args[1], args[2:]...)
+		got := ts.ReadFile("stdout")
+		switch {
+		case err == nil && want.MatchString(got):
+			return
+		case time.Now().After(deadline):
+			ts.Fatalf("not within 20s: %q in the output of %s:\n%s%s%v", args[0], strings.Join(args[1:], " "), got, ts.ReadFile("stderr"), err)
+		}
+	}
+}
+
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND...")
+	}
+	code := 0
+	err := ts.Exec(args[1], args[2:]...)
+	if ended := (*exec.ExitError)(nil); errors.As(err, &ended) {
+		code = ended.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if fmt.Sprint(code) != args[0] {
+		ts.Fatalf("exit status %d, want %s:\n%s%s", code, args[0], ts.ReadFile("stdout"), ts.ReadFile("stderr"))
+	}
+}
+
+func signalNode(ts *testscript.TestScript, neg bool, args []string) {
+	signals := map[string]syscall.Signal{"TERM": syscall.SIGTERM, "HUP": syscall.SIGHUP, "KILL": syscall.SIGKILL, "STOP": syscall.SIGSTOP, "CONT": syscall.SIGCONT}
+	if neg || len(args) != 2 || signals[args[0]] == 0 {
+		ts.Fatalf("usage: signal TERM|HUP|KILL|STOP|CONT NODE")
+	}
+	mark := "DEPUTY_CONFIG=" + ts.MkAbs(args[1]+".toml")
+	for _, c := range ts.BackgroundCmds() {
+		if running(c) && slices.Contains(c.Env, mark) && slices.Contains(c.Args, "run") {
+			ts.Check(c.Process.Signal(signals[args[0]]))
+			return
+		}
+	}
+	ts.Fatalf("no supervisor of %s runs", args[1])
+}
+
+func running(c *exec.Cmd) bool {
+	return c.Process != nil && c.ProcessState == nil
+}
+
+func edit(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: edit FILE OLD NEW")
+	}
+	text := ts.ReadFile(args[0])
+	if !strings.Contains(text, args[1]) {
+		ts.Fatalf("%s does not contain %q", args[0], args[1])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.ReplaceAll(text, args[1], args[2])), 0o644))
+}
