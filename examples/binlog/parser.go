@@ -45,7 +45,7 @@ const lockFD = 3
 // parse runs until ctx ends.
 func (p parser) parse(ctx context.Context, a act) (int, error) {
 	lock := os.NewFile(lockFD, "lock")
-	if err := writeHolder(lock, holder{PID: os.Getpid(), Term: a.term}); err != nil {
+	if err := writeHolder(lock, holder{PID: os.Getpid(), Term: a.term, Own: p.own}); err != nil {
 		return exitUnknown, fmt.Errorf("note the process in the lock: %w", err)
 	}
 	conns, err := p.listen()
@@ -198,8 +198,13 @@ func (p parser) ask(host string, patience time.Duration) (Answer, error) {
 }
 
 // check reports fit when this node's parser answers.
-func (p parser) check(act) (int, error) {
-	answer, err := p.ask(p.own, 200*time.Millisecond)
+func (p parser) check(a act) (int, error) {
+	f, err := os.Open(p.lockFile())
+	if err != nil {
+		return exitCritical, err
+	}
+	defer f.Close()
+	answer, err := p.ask(readHolder(f).Own, time.Until(a.deadline))
 	if err != nil {
 		return exitCritical, fmt.Errorf("ask the parser: %w", err)
 	}

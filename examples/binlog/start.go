@@ -23,6 +23,7 @@ import (
 type holder struct {
 	PID  int    `json:"pid"`
 	Term uint64 `json:"term"`
+	Own  string `json:"own"` // the address of the node's own that it answers on
 }
 
 // look is how often a hook looks again for what it waits for.

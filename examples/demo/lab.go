@@ -33,7 +33,7 @@ const (
 //go:embed services.d services.d-loopback
 var definitions embed.FS
 
-// Options are what a lab is made of. The zero value of each is what the demo
+// options are what a lab is made of. The zero value of each is what the demo
 // shows.
 type options struct {
 	namespaces bool   // this process is in namespaces of its own
@@ -43,7 +43,8 @@ type options struct {
 	election   time.Duration
 	ttl        time.Duration
 	trace      bool // hooks write down when they began and ended
-	services   func(dir string) error
+	many       func(dir string) error // writes other definitions; nobody looks at what they do
+	quick      bool      // no time to look
 	log        io.Writer // what helpers of the lab have to say
 }
 
@@ -124,8 +125,10 @@ func openLab(ctx context.Context, o options) (_ *lab, err error) {
 	running, stop := context.WithCancelCause(context.Background())
 	l.stop = stop
 	l.running, running = errgroup.WithContext(running)
-	l.running.Go(func() error { return l.rec.run(running) })
-	l.running.Go(func() error { return l.records.run(running) })
+	if l.many == nil {
+		l.running.Go(func() error { return l.rec.run(running) })
+		l.running.Go(func() error { return l.records.run(running) })
+	}
 	return l, nil
 }
 
@@ -206,8 +209,8 @@ func (l *lab) prepare(n *node) error {
 	if err := os.WriteFile(filepath.Join(n.dir, "deputy.toml"), []byte(config), 0o644); err != nil {
 		return err
 	}
-	if l.services != nil {
-		return l.services(services)
+	if l.many != nil {
+		return l.many(services)
 	}
 	from := withoutAddress
 	if l.namespaces {

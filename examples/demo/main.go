@@ -57,6 +57,7 @@ func run() int {
 	}
 	bin := flags.String("bin", "", "the `DIR` with the binaries deputy and binlog (default: that of demo itself)")
 	loopback := flags.Bool("loopback", false, "make no namespaces, also as root")
+	quick := flags.Bool("quick", false, "pause no longer than must be")
 	verbose := flags.Bool("v", false, "show what etcd and the nodes complain about")
 	var b benchFlags
 	if bench {
@@ -107,7 +108,7 @@ func run() int {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		return 1
 	}
-	o := options{namespaces: inside, dir: dir, bin: *bin, log: io.Discard}
+	o := options{namespaces: inside, dir: dir, bin: *bin, quick: *quick, log: io.Discard}
 	if *verbose {
 		o.log = os.Stderr
 	}

@@ -52,6 +52,11 @@ func makeBridge() error {
 	if err := netlink.LinkSetUp(bridge); err != nil {
 		return fmt.Errorf("bring up the bridge: %w", err)
 	}
+	// The kernel keeps what is sent to a neighbour that does not answer, up to
+	// a whole socket's buffer, which stops whoever sends. Let it keep one.
+	if err := os.WriteFile("/proc/sys/net/ipv4/neigh/"+bridgeName+"/unres_qlen_bytes", []byte("1"), 0o644); err != nil {
+		return fmt.Errorf("shorten the queue to neighbours: %w", err)
+	}
 	return nil
 }
 

@@ -104,7 +104,9 @@ func (n *node) on(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	n.wg.Go(func() { n.look(watch) })
+	if n.lab.many == nil {
+		n.wg.Go(func() { n.look(watch) })
+	}
 	return n.tell(cmdStart)
 }
 

@@ -279,15 +279,23 @@ func (r *recorder) overlaps(from instant) []overlap {
 	return found
 }
 
-// outage returns how long nobody answered in gaps that ended after from.
-func (r *recorder) outage(from instant) time.Duration {
+// outages returns the times since from in which nobody answered.
+func (r *recorder) outages(from instant) []gap {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var sum time.Duration
+	var found []gap
 	for _, g := range r.gaps {
 		if g.to > from && g.isOutage() {
-			sum += g.to - g.from
+			found = append(found, g)
 		}
+	}
+	return found
+}
+
+// outage returns how long nobody has answered since from, in all.
+func (r *recorder) outage(from instant) (sum time.Duration) {
+	for _, g := range r.outages(from) {
+		sum += g.to - g.from
 	}
 	return sum
 }

@@ -54,7 +54,7 @@ func scenes() []scene {
 				return primary.awaitUp(ctx, true)
 			},
 			// Longer than the lease: the role was renewed, not just not yet lost.
-			then: func(ctx context.Context, s *story, _ *node) error { return s.pause(ctx, ttl+time.Second) },
+			then: func(ctx context.Context, _ *story, _ *node) error { return rest(ctx, ttl+time.Second) },
 		},
 		{
 			name:  "node lost",
@@ -62,7 +62,7 @@ func scenes() []scene {
 			moves: true, bound: ttl + time.Second,
 			act: func(_ context.Context, _ *story, primary *node) error { return primary.lose() },
 			then: func(ctx context.Context, s *story, before *node) error {
-				if err := s.pause(ctx, time.Second); err != nil {
+				if err := s.pause(ctx); err != nil {
 					return err
 				}
 				s.screen.say("      %s comes back, as a standby.", before.name)
@@ -88,7 +88,7 @@ type story struct {
 type row struct {
 	name       string
 	outage     time.Duration
-	together   int
+	together   []overlap
 	from, to   string
 	term, next sdk.Term
 }
@@ -160,7 +160,7 @@ func (s *story) open(ctx context.Context) error {
 	}
 	primary := s.lab.records.now().primary
 	s.screen.say("  deputy runs on three nodes, %s is primary in term %d, %s", primary.Node, primary.Term, since(s.began))
-	return s.pause(ctx, quiet)
+	return s.pause(ctx)
 }
 
 func (s *story) play(ctx context.Context, sc scene) error {
@@ -187,7 +187,7 @@ func (s *story) play(ctx context.Context, sc scene) error {
 		}
 	}
 	after := s.lab.records.now().primary
-	r := row{sc.name, s.lab.rec.outage(began), len(s.lab.rec.overlaps(began)), before.Node, after.Node, before.Term, after.Term}
+	r := row{sc.name, s.lab.rec.outage(began), s.lab.rec.overlaps(began), before.Node, after.Node, before.Term, after.Term}
 	s.rows = append(s.rows, r)
 	s.screen.say("      nobody answered for %s, two at once: %s", ms(r.outage), never(r.together))
 	switch {
@@ -199,7 +199,7 @@ func (s *story) play(ctx context.Context, sc scene) error {
 	if r.outage > sc.bound {
 		s.fault("%s: nobody answered for %s, more than %s", sc.name, ms(r.outage), sc.bound)
 	}
-	return s.pause(ctx, quiet)
+	return s.pause(ctx)
 }
 
 func (s *story) fault(format string, args ...any) {
@@ -234,7 +234,9 @@ func (s *story) summary() error {
 		fmt.Printf("  %-20s %16s   %-12s %-10s %s\n", r.name, ms(r.outage), never(r.together),
 			fmt.Sprintf("%d -> %d", r.term, r.next), fmt.Sprintf("%s -> %s", r.from, r.to))
 	}
-	fmt.Printf("\n  The parser went through %d events, each exactly once.\n", parsed)
+	if err == nil {
+		fmt.Printf("\n  The parser went through %d events, each exactly once.\n", parsed)
+	}
 	fmt.Printf("  Resolution: a question every %s; the recorder was held up for %s at the most.\n", probeEvery, ms(s.lab.rec.held(0)))
 	fmt.Printf("  All this took %s.\n", since(s.began))
 	if len(s.wrong) > 0 {
@@ -314,13 +316,11 @@ func (s *story) follow(ctx context.Context) {
 }
 
 // pause gives people time to look.
-func (s *story) pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
+func (s *story) pause(ctx context.Context) error {
+	if s.lab.quick {
 		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
+	return rest(ctx, quiet)
 }
 
 // once proves that each position was parsed exactly once, and returns how many.
@@ -349,10 +349,15 @@ func once(file string) (int, error) {
 
 func since(t time.Time) string { return fmt.Sprintf("%.1f s", time.Since(t).Seconds()) }
 
-func never(times int) string {
-	if times == 0 {
+// never says for how long two acted at once.
+func never(found []overlap) string {
+	var most time.Duration
+	for _, o := range found {
+		most = max(most, o.dur)
+	}
+	if len(found) == 0 {
 		return "never"
 	}
-	return fmt.Sprintf("%d times", times)
+	return "FOR " + ms(most)
 }
 
