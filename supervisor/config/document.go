@@ -14,7 +14,7 @@ import (
 )
 
 // maxFile bounds a file; what is larger was not written by hand.
-const maxFile = 1 << 20
+const maxFile = 256 << 10
 
 // A value is something in a document, and where it is.
 type value struct {
@@ -97,6 +97,9 @@ func clamp(file, src string, p toml.Position) place {
 	line := min(max(p.Line, 1), len(lines))
 	text := lines[line-1]
 	bytes := min(max(p.Col-1, 0), len(text))
+	for bytes > 0 && bytes < len(text) && !utf8.RuneStart(text[bytes]) {
+		bytes-- // the library may point into the middle of a character
+	}
 	return place{file, line, utf8.RuneCountInString(text[:bytes]) + 1}
 }
 

@@ -79,7 +79,7 @@ func TestUnreadableFile(t *testing.T) {
 	if err := os.WriteFile(dir+"/huge.toml", make([]byte, maxFile+1), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := LoadService(dir+"/huge.toml", nil); err == nil || !strings.Contains(err.Error(), "larger than 1024 KiB") {
+	if _, err := LoadService(dir+"/huge.toml", nil); err == nil || !strings.Contains(err.Error(), "larger than 256 KiB") {
 		t.Errorf("huge file: got %v", err)
 	}
 	if _, err := LoadNode(dir + "/deputy.toml"); err == nil || !strings.Contains(err.Error(), "no such file") {

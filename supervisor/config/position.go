@@ -1,9 +1,7 @@
 package config
 
 import (
-	"sort"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
 )
@@ -42,7 +40,7 @@ func (n *node) child(key string, at place) *node {
 
 // scan finds the position of every key and array element of a valid document.
 func scan(file, src string) *node {
-	s := &scanner{file: file, src: src, lines: lineStarts(src)}
+	s := &scanner{src: src, at: place{file, 1, 1}}
 	root := &node{at: place{file, 1, 1}}
 	table := root
 	for s.skip(" \t\r\n"); s.off < len(s.src); s.skip(" \t\r\n") {
@@ -62,26 +60,25 @@ func scan(file, src string) *node {
 }
 
 type scanner struct {
-	file  string
-	src   string
-	off   int
-	lines []int // offsets at which lines begin
-	last  place // of the last part of the last path
+	src  string
+	off  int
+	last place // of the last part of the last path
+
+	at      place // of the offset counted
+	counted int
 }
 
-func lineStarts(src string) []int {
-	starts := []int{0}
-	for i := range len(src) {
-		if src[i] == '\n' {
-			starts = append(starts, i+1)
+// here is the place of the offset at which the scanner stands. It only ever
+// moves on, so each character is counted once.
+func (s *scanner) here() place {
+	for _, r := range s.src[s.counted:s.off] {
+		s.at.column++
+		if r == '\n' {
+			s.at.line, s.at.column = s.at.line+1, 1
 		}
 	}
-	return starts
-}
-
-func (s *scanner) here() place {
-	line := sort.SearchInts(s.lines, s.off+1) - 1
-	return place{s.file, line + 1, utf8.RuneCountInString(s.src[s.lines[line]:s.off]) + 1}
+	s.counted = s.off
+	return s.at
 }
 
 // skip passes over the given bytes and comments.
