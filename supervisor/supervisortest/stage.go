@@ -208,6 +208,11 @@ func (a *actor) adopt(t supervisor.Tenure) error {
 
 func (a *actor) begin(l supervisor.Lease, adopted bool) {
 	a.update(func() {
+		for _, sp := range a.spans {
+			if adopted && sp.service == a.service && sp.node == a.name && sp.term == l.Term() {
+				sp.to = min(sp.to, time.Since(a.began)) // what went on there is this process's to end
+			}
+		}
 		a.lease, a.resign = l, false
 		a.span = &span{service: a.service, node: a.name, term: l.Term(), from: time.Since(a.began), adopted: adopted}
 		a.spans = append(a.spans, a.span)
@@ -218,9 +223,10 @@ func (a *actor) begin(l supervisor.Lease, adopted bool) {
 // extend notes until when the actor might act. The caller holds mu.
 func (a *actor) extend(l supervisor.Lease) {
 	now := time.Since(a.began)
-	a.span.to = now
 	if until := l.Until(); until != 0 {
-		a.span.to = now + max(0, until.Sub(a.Clock().Now()))
+		a.span.to = now + until.Sub(a.Clock().Now()) // in the past when it has run out
+	} else {
+		a.span.to = min(a.span.to, now)
 	}
 }
 
@@ -228,8 +234,10 @@ func (a *actor) extend(l supervisor.Lease) {
 func (a *actor) hold(l supervisor.Lease) {
 	for {
 		a.mu.Lock()
-		a.extend(l)
 		resign, dead := a.resign, a.dead
+		if !dead {
+			a.extend(l)
+		}
 		a.mu.Unlock()
 		lost := isClosed(l.Lost())
 		switch {
