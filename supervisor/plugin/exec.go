@@ -21,7 +21,8 @@ const maxChecks = 16
 // Exec is the kind of plugin that runs programs, a fresh process for each
 // call. Its settings promote, demote, check, follow and fence each hold a
 // program's absolute path and its arguments; no shell is involved. A plugin
-// that promotes must also demote. forced_bound, a duration, is how long a
+// that promotes must also demote. user names another user to run them as, for
+// which the supervisor must be root; forced_bound, a duration, is how long a
 // forced demotion takes at most.
 //
 // An act gets the environment of actEnviron, its [sdk.Transition] as JSON on
@@ -33,9 +34,9 @@ const maxChecks = 16
 // again, 40 a newer term was seen; anything else is Unknown. At its deadline
 // it gets SIGTERM and a second later SIGKILL, in forced mode SIGKILL at once,
 // and with it all that it has started; its outcome is Unknown then, whatever
-// its exit code. An act that ends well may leave processes running, which
-// should not hold on to its outputs: nobody reads them any more. What any
-// other act leaves running is killed.
+// its exit code. An act that ends well may leave processes running; they have
+// to redirect their outputs, because nobody reads those of the act any more and
+// writing to them fails. What any other act leaves running is killed.
 //
 // A check gets the environment of checkEnviron and answers as Nagios plugins
 // do: 0 is fit, 1 fit with a warning, 2 and 3 are not; the first line of its
@@ -123,7 +124,7 @@ func (x *Exec) Do(ctx context.Context, t sdk.Transition, progress func(string)) 
 		progress: progress,
 	}
 	defer says.mute()
-	p := program{argv: argv, env: actEnviron(t, timeout), act: true, in: append(in, '\n'), says: says}
+	p := program{argv: argv, user: x.settings.user, env: actEnviron(t, timeout), act: true, in: append(in, '\n'), says: says}
 	e, cause := x.run(ctx, p, timeout, t.Mode == sdk.Forced)
 	return result(t.Action, e, cause, says)
 }
@@ -143,7 +144,7 @@ func (x *Exec) Check(ctx context.Context, role sdk.Role, term sdk.Term) (sdk.Hea
 		return sdk.Health{}, fmt.Errorf("not started: %w", err)
 	}
 	says := &transcript{log: x.log.With("action", "check"), level: slog.LevelDebug}
-	p := program{argv: argv, env: checkEnviron(x.host, role, term, timeout), says: says}
+	p := program{argv: argv, user: x.settings.user, env: checkEnviron(x.host, role, term, timeout), says: says}
 	e, cause := x.run(ctx, p, timeout, true)
 	return health(e, cause, says)
 }

@@ -2,7 +2,6 @@ package plugin
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -25,6 +24,9 @@ import (
 // does not have.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == "hook" {
+		if os.Args[2] == "supervise" {
+			os.Exit(supervise(os.Args[3:]))
+		}
 		os.Exit(hooks[os.Args[2]](os.Args[3:]))
 	}
 	os.Exit(m.Run())
@@ -81,8 +83,8 @@ type bench struct {
 	log *journal
 }
 
-// newBench makes scripts of the bodies of the keys given; a value that is no
-// script is taken as it is.
+// newBench makes scripts of the bodies of the keys given. In an argv, DIR
+// stands for the folder.
 func newBench(t testing.TB, config map[string]any) *bench {
 	t.Helper()
 	dir := t.TempDir()
@@ -92,8 +94,13 @@ func newBench(t testing.TB, config map[string]any) *bench {
 	b := &bench{dir: dir, log: &journal{}}
 	made := map[string]any{}
 	for key, value := range config {
-		if body, ok := value.(string); ok && key != forcedBound {
+		if body, ok := value.(string); ok && key != forcedBound && key != asUser {
 			value = []any{b.script(t, key, body)}
+		}
+		if argv, ok := value.([]any); ok {
+			if at := slices.Index(argv, any("DIR")); at >= 0 {
+				argv[at] = dir
+			}
 		}
 		made[key] = value
 	}
@@ -194,6 +201,10 @@ func openFiles(t testing.TB) int {
 // noLeaks fails the test if it leaves a process, a goroutine or a descriptor.
 func noLeaks(t testing.TB, dir string) {
 	t.Helper()
+	if r, w, err := os.Pipe(); err == nil { // the first one makes the runtime open two descriptors for itself
+		r.Close()
+		w.Close()
+	}
 	goroutines, files := runtime.NumGoroutine(), openFiles(t)
 	t.Cleanup(func() {
 		t.Helper()
@@ -246,5 +257,3 @@ func TestUnknownPluginNamesWhereItWasSought(t *testing.T) {
 		t.Errorf("a plugin that is there but of a kind not hosted: got %v", err)
 	}
 }
-
-var _ = context.Background

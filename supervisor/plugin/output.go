@@ -33,6 +33,7 @@ type outlet struct {
 	f    *os.File
 	last bool // the process has ended: what is in the pipe now is all
 	left int
+	held bool // it was still open when the process had ended
 }
 
 func newOutlet() (*outlet, *os.File, error) {
@@ -68,6 +69,7 @@ func (o *outlet) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	if n <= 0 { // closed, or nothing in it
+		o.held = n < 0
 		return 0, io.EOF
 	}
 	o.left -= n

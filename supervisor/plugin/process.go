@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,14 +17,15 @@ import (
 
 // The bounds of an ending.
 const (
-	graceTime = time.Second            // between SIGTERM and SIGKILL
-	deathTime = 500 * time.Millisecond // after SIGKILL, for the processes to be gone
+	graceTime = time.Second // between SIGTERM and SIGKILL
+	deathTime = time.Second // after SIGKILL, for the processes to be gone
 )
 
 // A program is what a run runs.
 type program struct {
 	argv []string
 	env  []string
+	user string // whom it runs as; empty: as the supervisor does
 	act  bool   // one that changes something; else a check
 	in   []byte // of an act: its standard input
 	says *transcript
@@ -116,10 +118,21 @@ func (r *run) live() ending {
 	if p.childs[0] != nil {
 		cmd.Stdin = p.childs[0]
 	}
+	if r.user != "" {
+		cred, home, err := become(r.user)
+		if err != nil {
+			return ending{err: err}
+		}
+		cmd.SysProcAttr.Credential = cred
+		cmd.Env = append(cmd.Env, "HOME="+home)
+	}
 	if r.doomed() {
 		return ending{err: ErrKilled}
 	}
 	if err := cmd.Start(); err != nil {
+		if errors.Is(err, syscall.ENOEXEC) {
+			err = fmt.Errorf("%w: the first line of a script names its interpreter, as in #!/bin/sh", err)
+		}
 		return ending{err: err}
 	}
 	r.mu.Lock()
@@ -152,6 +165,9 @@ func (r *run) live() ending {
 	case !r.act, e.cut:
 	case outcomeOf(e.state).Outcome.OK(): // what it left running may be what it promoted
 		p.life.disarm()
+		if p.outlets[0].held || p.outlets[1].held {
+			r.says.log.Warn("plugin left its outputs open", "cause", "a process that it started still has them; redirect them: nobody reads them now, and writing to them fails")
+		}
 	default: // what it left running may still be at it
 		r.slay(ended)
 	}
@@ -180,10 +196,18 @@ func (r *run) await(ended <-chan struct{}) (cut bool) {
 }
 
 // slay kills the program with all its family, and returns when they are gone.
+// Once the program is reaped, its number is signalled only while somebody of
+// its session lives, who keeps the number from being given to another.
 func (r *run) slay(ended <-chan struct{}) {
-	unix.Kill(-r.pid, unix.SIGSTOP) // so that it starts nothing more while we look
-	others, leader := family(r.pid), true
-	for wait := time.Millisecond; ; wait = min(2*wait, time.Second) {
+	leader := true
+	select {
+	case <-ended:
+		ended, leader = nil, false
+	default:
+		unix.Kill(-r.pid, unix.SIGSTOP) // so that it starts nothing more while we look
+	}
+	others := family(r.pid)
+	for wait := time.Millisecond; leader || len(others) > 0; wait = min(2*wait, time.Second) {
 		unix.Kill(-r.pid, unix.SIGKILL)
 		for _, o := range others {
 			o.kill()
@@ -201,9 +225,7 @@ func (r *run) slay(ended <-chan struct{}) {
 			}
 		}
 		others = found
-		if r.remains(leader, others); !leader && len(others) == 0 {
-			return
-		}
+		r.remains(leader, others)
 	}
 }
 

@@ -15,12 +15,16 @@ import (
 // capabilities are those that a program can have, each under a key of its own.
 var capabilities = [...]sdk.Capability{sdk.CanPromote, sdk.CanDemote, sdk.CanCheck, sdk.CanFollow, sdk.CanFence}
 
-// forcedBound is the key of settings.forcedBound.
-const forcedBound = "forced_bound"
+// The keys of the other settings.
+const (
+	forcedBound = "forced_bound"
+	asUser      = "user"
+)
 
 // settings are the config of an exec part.
 type settings struct {
 	argv        map[sdk.Capability][]string // not empty, with an absolute path first
+	user        string                      // whom they run as; empty when not given
 	forcedBound time.Duration               // zero when not given
 }
 
@@ -35,8 +39,13 @@ func parse(config map[string]any) (settings, error) {
 			s.argv[c], err = parseArgv(config[key])
 		case key == forcedBound:
 			s.forcedBound, err = parseBound(config[key])
+		case key == asUser:
+			var ok bool
+			if s.user, ok = config[key].(string); !ok || s.user == "" {
+				err = fmt.Errorf("%v is not the name of a user", config[key])
+			}
 		default:
-			err = fmt.Errorf("unknown key; known: %s", known())
+			err = fmt.Errorf("unknown key; known: %s, %s, %s", programs(), asUser, forcedBound)
 		}
 		if err != nil {
 			mistakes = append(mistakes, &KeyError{Key: key, Err: err})
@@ -44,7 +53,7 @@ func parse(config map[string]any) (settings, error) {
 	}
 	switch has := func(c sdk.Capability) bool { _, ok := config[string(c)]; return ok }; {
 	case !slices.ContainsFunc(capabilities[:], has):
-		mistakes = append(mistakes, fmt.Errorf("nothing to run: give some of %s", known()))
+		mistakes = append(mistakes, fmt.Errorf("nothing to run: give some of %s", programs()))
 	case has(sdk.CanPromote) && !has(sdk.CanDemote):
 		mistakes = append(mistakes, &KeyError{Key: string(sdk.CanPromote), Err: errors.New("needs a demote beside it: what is promoted must be able to leave the role")})
 	}
@@ -91,10 +100,11 @@ func parseBound(value any) (time.Duration, error) {
 	return d, nil
 }
 
-func known() string {
+// programs lists the keys that name a program.
+func programs() string {
 	var keys []string
 	for _, c := range capabilities {
 		keys = append(keys, string(c))
 	}
-	return strings.Join(append(keys, forcedBound), ", ")
+	return strings.Join(keys, ", ")
 }

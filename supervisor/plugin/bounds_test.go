@@ -1,0 +1,444 @@
+package plugin
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/deputy-ha/deputy/sdk"
+	"github.com/deputy-ha/deputy/supervisor"
+)
+
+func TestHookDeafToSignalsIsKilled(t *testing.T) {
+	b := newBench(t, map[string]any{"demote": `trap "" TERM; while :; do sleep 60; done`})
+	took := within(t, 10*time.Second, func() {
+		got := b.Do(t.Context(), act(sdk.Demote, 100*time.Millisecond), nil)
+		if want := (sdk.Result{Outcome: sdk.Unknown, Detail: "cut short: not done within 100ms"}); got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	})
+	if took < 100*time.Millisecond+graceTime {
+		t.Errorf("took %s, but has a grace of %s after its deadline", took, graceTime)
+	}
+}
+
+func TestHookIsToldToEndBeforeItIsKilled(t *testing.T) {
+	b := newBench(t, map[string]any{"promote": `trap 'touch "$TMPDIR/told"; echo tidied; exit 0' TERM; echo working; while :; do sleep 0.02; done`, "demote": "exit 0"})
+	within(t, 10*time.Second, func() {
+		got := b.Do(t.Context(), act(sdk.Promote, 100*time.Millisecond), nil)
+		// Its own word that it was done is not taken: it was told to stop.
+		if got.Outcome != sdk.Unknown || !strings.HasPrefix(got.Detail, "cut short: not done within 100ms: working; ") || !strings.Contains(got.Detail, "; tidied") {
+			t.Errorf("got %+v, want unknown, with what it said", got)
+		}
+	})
+	if !b.exists("told") {
+		t.Error("got no SIGTERM")
+	}
+}
+
+func TestForcedActHasNoGrace(t *testing.T) {
+	b := newBench(t, map[string]any{"demote": `trap "" TERM; while :; do sleep 60; done`})
+	tr := act(sdk.Demote, 200*time.Millisecond)
+	tr.Mode = sdk.Forced
+	b.Do(t.Context(), tr, nil) // finds the program in the cache the next time
+	took := within(t, 200*time.Millisecond+graceTime, func() {
+		if got := b.Do(t.Context(), tr, nil); got.Outcome != sdk.Unknown {
+			t.Errorf("got %+v, want unknown", got)
+		}
+	})
+	t.Logf("forced act of 200ms ended after %s", took)
+}
+
+func TestCancelledActTellsWhy(t *testing.T) {
+	b := newBench(t, map[string]any{"promote": `touch "$TMPDIR/began"; sleep 60`, "demote": "exit 0"})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	var running sync.WaitGroup
+	running.Go(func() {
+		eventually(t, "the promotion to begin", func() bool { return b.exists("began") })
+		cancel(errors.New("lease lost"))
+	})
+	within(t, 10*time.Second, func() {
+		got := b.Do(ctx, act(sdk.Promote, long), nil)
+		if want := (sdk.Result{Outcome: sdk.Unknown, Detail: "cut short: lease lost"}); got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	})
+	running.Wait()
+}
+
+func TestStoppedHookIsEnded(t *testing.T) {
+	b := newBench(t, map[string]any{"demote": `kill -STOP $$`, "check": `kill -STOP $$`})
+	within(t, 10*time.Second, func() {
+		if got := b.Do(t.Context(), act(sdk.Demote, 100*time.Millisecond), nil); got.Outcome != sdk.Unknown {
+			t.Errorf("got %+v, want unknown", got)
+		}
+	})
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 100*time.Millisecond, errors.New("no answer within 100ms"))
+	defer cancel()
+	within(t, 10*time.Second, func() {
+		if h, err := b.Check(ctx, sdk.RolePrimary, 7); err == nil || h.Fit {
+			t.Errorf("got %+v, %v, want an error", h, err)
+		}
+	})
+}
+
+// What timeout(1) does takes a program out of the hook's group, what setsid(1)
+// does out of its session as well.
+func TestStraysAreKilledToo(t *testing.T) {
+	for _, kind := range []string{"group", "session"} {
+		t.Run(kind, func(t *testing.T) {
+			b := newBench(t, map[string]any{"demote": hook(t, "stray", kind, "/dev/null")})
+			tr := act(sdk.Demote, 500*time.Millisecond)
+			tr.Mode = sdk.Forced
+			if got := b.Do(t.Context(), tr, nil); got.Outcome != sdk.Unknown {
+				t.Errorf("got %+v, want unknown", got)
+			}
+			if pids := marked(b.dir); len(pids) > 0 {
+				t.Errorf("still there when the act is over: %v", pids)
+			}
+		})
+	}
+}
+
+func TestWhatAHookLeavesRunning(t *testing.T) {
+	const leave = `sleep 600 & touch "$TMPDIR/began"; exit `
+	for _, c := range []struct {
+		key, body string
+		stays     bool
+	}{
+		{"promote", leave + "0", true}, // it may be what was promoted
+		{"promote", leave + "10", true},
+		{"promote", leave + "1", false}, // it may still be at it
+		{"promote", leave + "75", false},
+		{"check", leave + "0", false},
+	} {
+		t.Run(c.key+c.body[len(leave)-1:], func(t *testing.T) {
+			b := newBench(t, map[string]any{c.key: c.body, "demote": "exit 0"})
+			// It holds on to the outputs as well, and nobody waits for that.
+			within(t, 10*time.Second, func() {
+				if c.key == "check" {
+					b.Check(t.Context(), sdk.RolePrimary, 7)
+				} else {
+					b.Do(t.Context(), act(sdk.Promote, long), nil)
+				}
+			})
+			if c.key == "check" {
+				eventually(t, "the check's child to end", func() bool { return len(marked(b.dir)) == 0 })
+			}
+			if pids := marked(b.dir); (len(pids) == 1) != c.stays {
+				t.Errorf("left running: %v, want one: %t", pids, c.stays)
+			}
+			if warned := strings.Contains(b.log.String(), "level=WARN msg=\"plugin left its outputs open\""); warned != c.stays {
+				t.Errorf("warned of outputs that nobody reads: %t, want %t", warned, c.stays)
+			}
+			for _, pid := range marked(b.dir) {
+				unix.Kill(pid, unix.SIGKILL)
+			}
+		})
+	}
+}
+
+func TestOutputBeforeTheEndIsNotLost(t *testing.T) {
+	// The child keeps the pipe open, so it is not its end that tells where the
+	// output ends.
+	b := newBench(t, map[string]any{"check": `sleep 600 & i=0; while [ $i -lt 200 ]; do echo "line $i of a text that is not short" >&2; i=$((i+1)); done; echo the answer; exit 2`})
+	for range 5 {
+		if h, err := b.Check(t.Context(), sdk.RolePrimary, 7); err != nil || h.Detail != "the answer" {
+			t.Fatalf("got %+v, %v", h, err)
+		}
+	}
+}
+
+func TestLineOfAMebibyte(t *testing.T) {
+	b := newBench(t, map[string]any{"demote": hook(t, "long", strconv.Itoa(1<<20))})
+	got := b.Do(t.Context(), act(sdk.Demote, long), nil)
+	if got.Outcome != sdk.Done || len(got.Detail) > maxKept {
+		t.Errorf("got %s with %d bytes of detail, want done with %d at most", got.Outcome, len(got.Detail), maxKept)
+	}
+	if n := len(b.log.String()); n < 2*maxLine-100 || n > 2*maxLine+1000 {
+		t.Errorf("logged %d bytes, want about %d", n, 2*maxLine)
+	}
+}
+
+func TestHookThatSaysTooMuch(t *testing.T) {
+	b := newBench(t, map[string]any{"demote": `i=0; while [ $i -lt 20000 ]; do echo "line $i"; i=$((i+1)); done`})
+	if got, want := b.Do(t.Context(), act(sdk.Demote, long), nil), (sdk.Result{Outcome: sdk.Done, Detail: "line 19999"}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if n := strings.Count(b.log.String(), "\n"); n != maxLogged+1 {
+		t.Errorf("logged %d lines, want %d", n, maxLogged+1)
+	}
+}
+
+func TestPriorityOfALine(t *testing.T) {
+	b := newBench(t, map[string]any{"demote": `echo '<3>broken'; echo '<4>odd'; echo '<7>detail'; echo plain; echo '<8>no priority'; printf 'a\033[31mred\001\n'; echo`, "check": "echo fine"})
+	got := b.Do(t.Context(), act(sdk.Demote, long), nil)
+	if want := "a?[31mred?"; got.Detail != want {
+		t.Errorf("detail %q, want %q", got.Detail, want)
+	}
+	b.Check(t.Context(), sdk.RolePrimary, 7)
+	for _, want := range []string{
+		`level=ERROR msg="plugin says" plugin=hook action=demote term=7 attempt=1 line=broken`,
+		`level=WARN msg="plugin says" plugin=hook action=demote term=7 attempt=1 line=odd`,
+		`level=DEBUG msg="plugin says" plugin=hook action=demote term=7 attempt=1 line=detail`,
+		`level=INFO msg="plugin says" plugin=hook action=demote term=7 attempt=1 line=plain`,
+		`level=INFO msg="plugin says" plugin=hook action=demote term=7 attempt=1 line="<8>no priority"`,
+		`level=DEBUG msg="plugin says" plugin=hook action=check line=fine`,
+	} {
+		if !strings.Contains(b.log.String(), want+"\n") {
+			t.Errorf("log lacks %s\n%s", want, b.log)
+		}
+	}
+}
+
+func TestInputThatNobodyReads(t *testing.T) {
+	tr := act(sdk.Demote, long)
+	for i := range 20000 { // more than fits into a pipe
+		tr.Members = append(tr.Members, sdk.Peer{Node: fmt.Sprint("node", i)})
+	}
+	for _, body := range []string{"exit 0", "exec <&-; sleep 0.1", "head -c 1 >/dev/null", "sleep 0.1"} {
+		t.Run(body, func(t *testing.T) {
+			b := newBench(t, map[string]any{"demote": body})
+			within(t, 10*time.Second, func() {
+				if got := b.Do(t.Context(), tr, nil); got.Outcome != sdk.Done {
+					t.Errorf("got %+v, want done", got)
+				}
+			})
+		})
+	}
+	b := newBench(t, map[string]any{"demote": "wc -c"})
+	if got := b.Do(t.Context(), tr, nil); got.Outcome != sdk.Done || len(got.Detail) < 6 {
+		t.Errorf("one that reads all of it: got %+v", got)
+	}
+}
+
+func TestKillDuringAPromotionThenDemote(t *testing.T) {
+	b := newBench(t, map[string]any{
+		"promote": `trap "" TERM; touch "$TMPDIR/began"; sleep 600 & timeout 600 sleep 601 & while :; do sleep 60; done`,
+		"demote":  `exit 0`, "check": `touch "$TMPDIR/checking"; sleep 600`,
+	})
+	var promoted sdk.Result
+	var checked error
+	var running sync.WaitGroup
+	running.Go(func() { promoted = b.Do(t.Context(), act(sdk.Promote, long), nil) })
+	running.Go(func() { _, checked = b.Check(t.Context(), sdk.RolePromoting, 7) })
+	eventually(t, "both to begin", func() bool { return b.exists("began") && b.exists("checking") && len(marked(b.dir)) >= 7 })
+
+	killed := within(t, 10*time.Second, func() {
+		if err := b.Kill(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	if pids := marked(b.dir); len(pids) > 0 {
+		t.Errorf("still there after Kill: %v", pids)
+	}
+	demote := act(sdk.Demote, long)
+	demote.Mode = sdk.Forced
+	demoted := within(t, 10*time.Second, func() {
+		if got := b.Do(t.Context(), demote, nil); got.Outcome != sdk.Done {
+			t.Errorf("demote: got %+v, want done", got)
+		}
+	})
+	t.Logf("killed in %s, demoted in %s", killed, demoted)
+	running.Wait()
+	if want := (sdk.Result{Outcome: sdk.Unknown, Detail: "cut short: killed"}); promoted != want {
+		t.Errorf("promote: got %+v, want %+v", promoted, want)
+	}
+	if checked == nil {
+		t.Error("the check that was killed has given an answer")
+	}
+	if err := b.Kill(t.Context()); err != nil {
+		t.Errorf("kill with nothing running: %v", err)
+	}
+}
+
+func TestActCutShortByKillInItsGrace(t *testing.T) {
+	b := newBench(t, map[string]any{"promote": `trap 'touch "$TMPDIR/told"' TERM; while :; do sleep 0.02; done`, "demote": "exit 0"})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { b.Do(ctx, act(sdk.Promote, long), nil) })
+	eventually(t, "the promotion to begin", func() bool { return len(marked(b.dir)) > 0 })
+	time.Sleep(50 * time.Millisecond) // for the trap to be set; without it the hook ends at once
+	cancel(errors.New("lease lost"))
+	eventually(t, "the hook to be told", func() bool { return b.exists("told") })
+	took := within(t, 10*time.Second, func() {
+		if err := b.Kill(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Logf("killed in its grace in %s", took)
+	running.Wait()
+}
+
+func TestKillAtAnyMomentOfAnAct(t *testing.T) {
+	b := newBench(t, map[string]any{"promote": "sleep 60", "demote": "exit 0"})
+	seen := map[string]int{}
+	for i := range 60 {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		var promoted sdk.Result
+		var running sync.WaitGroup
+		running.Go(func() { promoted = b.Do(ctx, act(sdk.Promote, long), nil) })
+		time.Sleep(time.Duration(i) * 100 * time.Microsecond)
+		if err := b.Kill(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		demoted := b.Do(t.Context(), act(sdk.Demote, long), nil)
+		cancel(errors.New("the test goes on"))
+		running.Wait()
+		said, _, _ := strings.Cut(promoted.Detail, ": could not be killed") // in time, on a busy machine
+		switch said {
+		case "cut short: killed", "not started: killed":
+			if demoted.Outcome != sdk.Done {
+				t.Fatalf("demote after a kill: got %+v, want done", demoted)
+			}
+		default: // it began only after the kill, with the demotion or after it
+			if promoted.Outcome.OK() || promoted.Outcome == sdk.Unknown && !strings.HasSuffix(promoted.Detail, "the test goes on") {
+				t.Fatalf("promote after a kill: got %+v", promoted)
+			}
+		}
+		seen[said]++
+	}
+	t.Log(seen)
+	if seen["cut short: killed"] == 0 {
+		t.Error("no promotion was killed")
+	}
+}
+
+// A process that waits for a frozen file system cannot be killed: fsfreeze(8)
+// makes one that can be had back.
+func TestHookThatCannotBeKilled(t *testing.T) {
+	mount, thaw := frozen(t)
+	b := newBench(t, map[string]any{
+		"promote": `touch "$TMPDIR/began"; exec touch ` + mount + `/x`,
+		"demote":  "exit 0", "check": `touch ` + mount + `/y`,
+	})
+	t.Cleanup(thaw)
+	took := within(t, 10*time.Second, func() {
+		got := b.Do(t.Context(), act(sdk.Promote, 100*time.Millisecond), nil)
+		if got.Outcome != sdk.Unknown || !strings.Contains(got.Detail, "could not be killed: "+b.dir+"/promote, pid ") {
+			t.Errorf("got %+v, want unknown with the pid", got)
+		}
+		t.Log(got.Detail)
+	})
+	t.Logf("returned after %s", took)
+
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if _, err := b.Check(ctx, sdk.RolePrimary, 7); err == nil || !strings.Contains(err.Error(), "could not be killed") {
+		t.Errorf("check: got %v", err)
+	}
+	ctx, cancel = context.WithTimeoutCause(t.Context(), 100*time.Millisecond, errors.New("its processes do not end"))
+	defer cancel()
+	if err := b.Kill(ctx); err == nil || !strings.Contains(err.Error(), "/promote, pid ") {
+		t.Errorf("kill: got %v, want the pid", err)
+	}
+	if got := b.Do(t.Context(), act(sdk.Demote, long), nil); got.Outcome != sdk.Done {
+		t.Errorf("an act after it: got %+v, want done", got)
+	}
+	thaw()
+	if err := b.Kill(t.Context()); err != nil {
+		t.Errorf("kill, now that it can die: %v", err)
+	}
+}
+
+func frozen(t *testing.T) (mount string, thaw func()) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		needsRoot(t)
+	}
+	dir := t.TempDir()
+	image, mount := filepath.Join(dir, "image"), filepath.Join(dir, "mount")
+	os.Mkdir(mount, 0o755)
+	run := func(argv ...string) {
+		t.Helper()
+		if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
+			if os.Getenv("CI") == "true" {
+				t.Fatalf("%s: %v: %s", strings.Join(argv, " "), err, out)
+			}
+			t.Skipf("%s: %v: %s", strings.Join(argv, " "), err, out)
+		}
+	}
+	run("truncate", "-s", "4M", image)
+	run("/sbin/mkfs.ext4", "-q", "-F", image)
+	run("mount", "-o", "loop", image, mount)
+	t.Cleanup(func() { exec.Command("umount", mount).Run() })
+	run("/sbin/fsfreeze", "-f", mount)
+	return mount, sync.OnceFunc(func() {
+		if out, err := exec.Command("/sbin/fsfreeze", "-u", mount).CombinedOutput(); err != nil {
+			t.Errorf("thaw: %v: %s", err, out)
+		}
+	})
+}
+
+// supervise is a supervisor that runs one promotion, says when it is over, and
+// then waits to be killed.
+func supervise(args []string) int {
+	h := Host{Service: "db", Node: "a", UID: os.Geteuid(), Clock: boot{}, Log: slog.New(slog.DiscardHandler)}
+	x, err := New(h, supervisor.Part{Use: "exec", Name: "hook", Config: map[string]any{"promote": []string{args[0]}, "demote": []string{args[0]}}})
+	if err != nil {
+		return 1
+	}
+	json.NewEncoder(os.Stdout).Encode(x.Do(context.Background(), act(sdk.Promote, time.Minute), nil))
+	time.Sleep(time.Minute)
+	return 0
+}
+
+func TestActEndsWithTheSupervisor(t *testing.T) {
+	b := newBench(t, map[string]any{"promote": `trap "" TERM HUP INT IO; touch "$TMPDIR/began"; sleep 600 & while :; do sleep 60; done`, "demote": "exit 0"})
+	super := exec.Command(os.Args[0], "hook", "supervise", filepath.Join(b.dir, "promote"))
+	if err := super.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the promotion to begin", func() bool { return b.exists("began") && len(marked(b.dir)) >= 4 })
+	began := time.Now()
+	super.Process.Kill()
+	super.Wait()
+	eventually(t, "the hook to end", func() bool { return len(marked(b.dir)) == 0 })
+	took := time.Since(began)
+	if took > 10*time.Second {
+		t.Errorf("the hook ended %s after its supervisor", took)
+	}
+	t.Logf("the hook was seen to have ended %s after its supervisor", took)
+}
+
+func TestWhatIsPromotedOutlivesTheSupervisor(t *testing.T) {
+	b := newBench(t, map[string]any{"promote": `sleep 600 >/dev/null 2>&1 & exit 0`, "demote": "exit 0"})
+	super := exec.Command(os.Args[0], "hook", "supervise", filepath.Join(b.dir, "promote"))
+	out, err := super.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := super.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || !strings.Contains(line, `"done"`) {
+		t.Fatalf("got %s, %v", line, err)
+	}
+	super.Process.Kill()
+	io.Copy(io.Discard, out)
+	super.Wait()
+	for range 20 {
+		if len(marked(b.dir)) != 1 {
+			t.Fatal("what was promoted ended with the supervisor")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	for _, pid := range marked(b.dir) {
+		unix.Kill(pid, unix.SIGKILL)
+	}
+}
