@@ -293,7 +293,7 @@ func (l *lab) settled(term sdk.Term) bool {
 		if n.name == s.primary.Node {
 			role = sdk.RolePrimary
 		}
-		if n.isUp() && (!ok || c.Role != role) {
+		if n.isOn() && (!ok || c.Role != role || !n.isUp()) {
 			return false
 		}
 	}

@@ -32,6 +32,7 @@ type node struct {
 	wg   sync.WaitGroup
 
 	mu  sync.Mutex
+	is  bool          // it is on
 	up  bool          // deputy runs
 	run chan struct{} // closed and renewed when that changes
 	say error         // why the runner ended, once it has
@@ -82,7 +83,7 @@ func (n *node) on(ctx context.Context) (err error) {
 	watch, stop := context.WithCancelCause(context.Background())
 	n.stop = stop
 	n.mu.Lock()
-	n.say = nil
+	n.is, n.say = true, nil
 	n.mu.Unlock()
 	ready := make(chan struct{})
 	n.wg.Go(func() { n.listen(out, ready) })
@@ -143,6 +144,13 @@ func (n *node) problem() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.say
+}
+
+// isOn reports whether the node is turned on.
+func (n *node) isOn() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.is
 }
 
 // isUp reports whether deputy runs on the node.
@@ -268,6 +276,9 @@ func (n *node) end() error {
 		err = errors.Join(err, n.wire.remove())
 	}
 	n.cmd, n.in, n.wire = nil, nil, nil
+	n.mu.Lock()
+	n.is = false
+	n.mu.Unlock()
 	n.turn(false)
 	n.lab.rec.forget(n.name)
 	if err != nil {
