@@ -50,8 +50,9 @@ type Client struct {
 	restarts broadcast // of all watches
 	quiet    bool      // looks at the records for an operator, and no more
 
-	turnover signal        // our pulses are others than before
-	takes    chan struct{} // bounds how many takes are under way at once
+	turnover signal                                    // our pulses are others than before
+	takes    chan struct{}                             // bounds how many takes are under way at once
+	timing   func(ttl time.Duration) supervisor.Timing // supervisor.NewTiming, but in tests that break it
 	present  presence
 
 	mu        sync.Mutex
@@ -92,6 +93,7 @@ func newClient(cfg Config, ways []kv) *Client {
 		hedge:     newHedge(ways),
 		past:      &past{},
 		takes:     make(chan struct{}, 16),
+		timing:    supervisor.NewTiming,
 		pulses:    make(map[time.Duration]*pulse),
 		sights:    make(map[string]*sight),
 		buried:    make(map[string]struct{}),

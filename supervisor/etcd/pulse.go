@@ -73,7 +73,7 @@ func newPulse(c *Client, ttl time.Duration) *pulse {
 		c:       c,
 		id:      id,
 		key:     key,
-		timing:  supervisor.NewTiming(ttl),
+		timing:  c.timing(ttl),
 		wake:    make(chan struct{}, 1),
 		view:    newView(one(key)),
 		changed: make(chan struct{}),

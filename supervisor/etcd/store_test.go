@@ -221,6 +221,7 @@ type line struct {
 	cut    bool
 	healed chan struct{}
 	faults faults
+	tamper func(txn) txn // what a broken client would send; may be nil
 	rng    *rand.Rand
 	wg     sync.WaitGroup
 	calls  int
@@ -331,6 +332,9 @@ func pause(ctx context.Context, d time.Duration) error {
 func (l *line) Name() string { return l.name }
 
 func (l *line) Txn(ctx context.Context, t txn) (r reply, err error) {
+	if l.tamper != nil {
+		t = l.tamper(t)
+	}
 	var mu sync.Mutex
 	err = l.do(ctx, func() error {
 		got, err := l.store.txn(t)
@@ -407,7 +411,7 @@ func (l *line) Compact(ctx context.Context, rev int64) error {
 }
 
 func (l *line) Health(ctx context.Context) (health, error) {
-	return health{Version: "3.7.3"}, l.do(ctx, func() error { return nil })
+	return health{Version: "3.7.3", Leader: 1}, l.do(ctx, func() error { return nil })
 }
 
 func (l *line) Close() error {

@@ -193,6 +193,9 @@ func poke(ch chan<- struct{}) {
 	}
 }
 
+// refreshEvery is how often views are read again, whatever the watch tells.
+const refreshEvery = 10 * time.Second
+
 // A feed is one watch and the views that live on it.
 type feed struct {
 	c     *Client
@@ -246,8 +249,14 @@ func (f *feed) watch(ctx context.Context, restart <-chan struct{}, from int64, b
 		for range ch { // wait for its end
 		}
 	}()
+	refresh := time.NewTicker(refreshEvery)
+	defer refresh.Stop()
 	for {
 		select {
+		case <-refresh.C:
+			// One watch of many can hang without the others. The next try is
+			// soon enough when this one fails.
+			_, _ = f.c.sync(ctx, f.all()...)
 		case b, ok := <-ch:
 			for _, v := range f.all() {
 				v.apply(breaks, b.Events...)

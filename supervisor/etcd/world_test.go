@@ -79,6 +79,7 @@ type host struct {
 	clock   *clock
 	lines   []*line
 	witness *witness
+	timing  func(time.Duration) supervisor.Timing // nil: the true one
 }
 
 func newHost(s *store, name string, rate float64, seed uint64) *host {
@@ -126,6 +127,9 @@ func (h *host) start(t testing.TB, log io.Writer) *process {
 		ways[i] = l
 	}
 	c := newClient(cfg, ways)
+	if h.timing != nil {
+		c.timing = h.timing
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
