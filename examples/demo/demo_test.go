@@ -3,10 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,6 +21,7 @@ func build(t *testing.T) string {
 	t.Helper()
 	bin := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", bin+"/", "../../supervisor/deputy", "../binlog", ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as make builds them
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
@@ -126,55 +129,83 @@ func modes(t *testing.T, run func(t *testing.T, args []string)) {
 
 func TestDemo(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes a quarter of a minute each")
+		t.Skip("takes a minute")
 	}
 	bin := build(t)
 	modes(t, func(t *testing.T, args []string) {
-		p := start(t, bin, append(args, "-quick")...)
-		err := p.cmd.Wait()
-		out := p.out.String()
-		if err != nil {
-			t.Fatalf("demo: %v\n%s", err, out)
-		}
-		if strings.Contains(out, "no namespaces here") && args == nil {
-			t.Fatalf("the demo made no namespaces:\n%s", out)
-		}
-		for _, want := range []string{
-			`(?m)^  switchover +\d[\d.]* ms   never +1 -> 2 +n\d -> n\d$`,
-			`(?m)^  supervisor killed +0 ms   never +2 -> 2 +n\d -> n\d$`,
-			`(?m)^  node lost +\d{3,} ms   never +2 -> 3 +n\d -> n\d$`,
-			`(?m)^  The parser went through \d{3,} events, each exactly once\.$`,
-		} {
-			if !regexp.MustCompile(want).MatchString(out) {
-				t.Errorf("the summary has no line like %s:\n%s", want, out)
-			}
-		}
-		p.away(t, true)
+		t.Run("to its end", func(t *testing.T) { endsWell(t, bin, args) })
+		t.Run("told to stop", func(t *testing.T) { endsEarly(t, bin, args, syscall.SIGTERM) })
+		t.Run("killed", func(t *testing.T) { endsEarly(t, bin, args, syscall.SIGKILL) })
 	})
 }
 
-func TestDemoToldToStop(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes seconds")
+func endsWell(t *testing.T, bin string, args []string) {
+	p := start(t, bin, append(args, "-quick")...)
+	err := p.cmd.Wait()
+	out := p.out.String()
+	if err != nil {
+		t.Fatalf("demo: %v\n%s", err, out)
 	}
-	bin := build(t)
-	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
-		t.Run(sig.String(), func(t *testing.T) {
-			modes(t, func(t *testing.T, args []string) {
-				p := start(t, bin, args...)
-				for until := time.Now().Add(time.Minute); !strings.Contains(p.out.String(), "is primary in term 1"); time.Sleep(10 * time.Millisecond) {
-					if time.Now().After(until) {
-						t.Fatalf("no primary:\n%s", p.out)
-					}
-				}
-				if err := p.cmd.Process.Signal(sig); err != nil {
-					t.Fatal(err)
-				}
-				if err := p.cmd.Wait(); err == nil {
-					t.Errorf("the demo ended well:\n%s", p.out)
-				}
-				p.away(t, sig != syscall.SIGKILL)
-			})
-		})
+	if strings.Contains(out, "no namespaces here") {
+		t.Fatalf("the demo made no namespaces:\n%s", out)
+	}
+	for _, want := range []string{
+		`(?m)^  switchover +\d[\d.]* ms   never +1 -> 2 +n\d -> n\d$`,
+		`(?m)^  supervisor killed +0 ms   never +2 -> 2 +n\d -> n\d$`,
+		`(?m)^  node lost +\d{3,} ms   never +2 -> 3 +n\d -> n\d$`,
+		`(?m)^  The parser went through \d{3,} events, each exactly once\.$`,
+	} {
+		if !regexp.MustCompile(want).MatchString(out) {
+			t.Errorf("the summary has no line like %s:\n%s", want, out)
+		}
+	}
+	p.away(t, true)
+}
+
+// endsEarly ends the demo while a primary serves.
+func endsEarly(t *testing.T, bin string, args []string, sig syscall.Signal) {
+	p := start(t, bin, args...)
+	for until := time.Now().Add(time.Minute); !strings.Contains(p.out.String(), "is primary in term 1"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatalf("no primary:\n%s", p.out)
+		}
+	}
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Wait(); err == nil {
+		t.Errorf("the demo ended well:\n%s", p.out)
+	}
+	p.away(t, sig != syscall.SIGKILL)
+}
+
+func TestNextRunRemovesWhatAKilledOneLeft(t *testing.T) {
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	dead := exec.CommandContext(t.Context(), "true")
+	if err := dead.Run(); err != nil {
+		t.Fatal(err)
+	}
+	left := filepath.Join(tmp, fmt.Sprintf("deputy-demo-%d-1", dead.Process.Pid))
+	running := filepath.Join(tmp, fmt.Sprintf("deputy-demo-%d-1", os.Getppid()))
+	foreign := filepath.Join(tmp, "deputy-demo-of-somebody")
+	for _, dir := range []string{left, running, foreign} {
+		if err := os.MkdirAll(filepath.Join(dir, "n1"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir, err := makeDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := filepath.Glob(filepath.Join(tmp, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{running, foreign, dir}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
