@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/crc32"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/deputy-ha/deputy/supervisor"
@@ -45,15 +46,16 @@ func encode(n supervisor.Note) ([]byte, error) {
 	}
 }
 
-// shorten takes at least a few bytes more than over from the end of a text,
-// and says so where anything is left.
+// shorten takes something from the end of a text, and not more than brings an
+// excess of so many bytes down in JSON, which writes one byte as six at most.
 func shorten(s string, over int) string {
 	const mark = "…"
-	keep := len(s) - over - len(mark)
+	s = strings.TrimSuffix(s, mark)
+	keep := max(0, len(s)-max(1, over/6))
 	for keep > 0 && !utf8.RuneStart(s[keep]) {
 		keep--
 	}
-	if keep <= 0 {
+	if keep == 0 {
 		return ""
 	}
 	return s[:keep] + mark
@@ -89,4 +91,3 @@ func decode(page []byte) (supervisor.Note, error) {
 func checksum(text []byte) uint32 {
 	return crc32.Checksum(text, crc32.MakeTable(crc32.Castagnoli))
 }
-
