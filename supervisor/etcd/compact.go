@@ -28,13 +28,15 @@ const orphanAfter = 10
 // once in that age, and the one whose compare succeeds is in charge until its
 // next try. It discards what was old at its try before, so nothing younger
 // than the age is lost. Kubernetes' API servers do the same. What etcd
-// compacts by itself is left to it.
+// compacts by itself is left to it. A process that may not compact says so once.
 func (c *Client) compacting(ctx context.Context) {
 	var (
 		key  = c.keys.root + "compact"
 		rev  int64 // etcd's at the last try
 		mod  int64 // of the record at the last try
 		seen = make(orphans)
+
+		denied bool
 	)
 	for {
 		c.sleep(ctx, c.cfg.Compact)
@@ -60,8 +62,8 @@ func (c *Client) compacting(ctx context.Context) {
 			mod = r.Rev
 		}
 		if ours {
-			if rev > 0 {
-				c.compact(ctx, rev)
+			if rev > 0 && !denied {
+				denied = errors.Is(c.compact(ctx, rev), errDenied)
 			}
 			c.collect(ctx, seen)
 		}
@@ -70,20 +72,26 @@ func (c *Client) compacting(ctx context.Context) {
 }
 
 // compact discards what was overwritten before rev.
-func (c *Client) compact(ctx context.Context, rev int64) {
+func (c *Client) compact(ctx context.Context, rev int64) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errNoAnswer)
 	defer cancel()
 	_, err := ask(ctx, c.hedge, attemptTimeout, func(ctx context.Context, way kv) (struct{}, error) {
-		err := way.Compact(ctx, rev)
-		if errors.Is(err, errCompacted) {
-			err = nil // by somebody else, further
-		}
-		return struct{}{}, err
+		return struct{}{}, way.Compact(ctx, rev)
 	})
-	if err != nil && ctx.Err() == nil {
+	switch {
+	case errors.Is(err, errCompacted):
+		return nil // by somebody else, further
+	case errors.Is(err, errDenied):
+		c.log.Warn("cannot compact etcd", "cause", compactDenied)
+	case err != nil && !errors.Is(err, supervisor.ErrUnreachable):
 		c.log.Warn("cannot compact etcd", "cause", err)
 	}
+	return err
 }
+
+// compactDenied is what etcd's answer comes to: since 3.5.33, 3.6.14 and 3.7.1
+// it lets nobody but root compact once authentication is on.
+const compactDenied = `etcd lets only root compact: start etcd with --auto-compaction-mode=periodic --auto-compaction-retention=5m, and set compact = "off" in [etcd]`
 
 // orphans are the pulses seen, by key.
 type orphans map[string]orphan

@@ -79,10 +79,10 @@ func (e *endpoint) open() (*clientv3.Client, error) {
 		// Bounds nothing but the asking for a token.
 		DialTimeout: 2 * time.Second,
 		// These find a dead connection long after the deadlines of the calls
-		// have; gRPC allows no less than 10 s.
+		// have; gRPC allows no less than 10 s. Without a call under way etcd
+		// takes pings for an attack and ends the connection.
 		DialKeepAliveTime:    10 * time.Second,
 		DialKeepAliveTimeout: time.Second,
-		PermitWithoutStream:  true,
 		// One retry, for a token that has expired.
 		MaxUnaryRetries: 2,
 		Logger:          zap.NewNop(),

@@ -1,9 +1,11 @@
 package etcd
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
@@ -36,7 +38,25 @@ func (e *endpoint) explain(err error) error {
 			return &explained{endpoint: e.url, cure: t.cure, err: err, text: t.text}
 		}
 	}
+	if ended := e.expired(); !ended.IsZero() {
+		return &explained{
+			endpoint: e.url, err: err, text: err.Error(),
+			cure: fmt.Sprintf("cert_file of [etcd] expired at %s: renew it", ended.Format(time.RFC3339)),
+		}
+	}
 	return fmt.Errorf("%s: %w", e.url, err)
+}
+
+// expired returns when the certificate shown to this endpoint ended, if it has.
+func (e *endpoint) expired() time.Time {
+	if e.tls == nil || e.tls.GetClientCertificate == nil {
+		return time.Time{}
+	}
+	cert, err := e.tls.GetClientCertificate(&tls.CertificateRequestInfo{})
+	if err != nil || cert.Leaf == nil || time.Now().Before(cert.Leaf.NotAfter) {
+		return time.Time{}
+	}
+	return cert.Leaf.NotAfter
 }
 
 // An explained error tells the endpoint, the cause and the cure.
@@ -64,11 +84,14 @@ var denials = []struct {
 // What keeps an endpoint from being reached, as gRPC words it.
 var troubles = []struct{ text, cure string }{
 	{"certificate signed by unknown authority", "ca_file in [etcd] is not the authority of this endpoint's certificate"},
-	{"certificate has expired or is not yet valid", "renew the certificate, or set the clock right"},
+	{"certificate has expired or is not yet valid", "renew the endpoint's certificate, or set the clock here right"},
 	{"certificate is valid for", "the endpoint's certificate does not name it: use one of those names in [etcd] endpoints"},
 	{"tls: certificate required", "etcd wants a client certificate: set cert_file and key_file in [etcd]"},
-	{"tls: bad certificate", "etcd does not accept cert_file of [etcd]"},
+	{"tls: unknown certificate authority", "the endpoint does not trust the authority of cert_file of [etcd]"},
+	{"tls: expired certificate", "cert_file of [etcd] has expired: renew it, or set the endpoint's clock right"},
+	{"tls: bad certificate", "the endpoint does not accept cert_file of [etcd]"},
 	{"first record does not look like a TLS handshake", "the endpoint speaks no TLS: use http://"},
+	{"authentication handshake failed: EOF", "the endpoint speaks no TLS: use http://"},
 	{"error reading server preface", "the endpoint may want TLS: use https:// and ca_file in [etcd]"},
 	{"connection refused", "no etcd listens there"},
 	{"no route to host", "the network does not lead there"},

@@ -7,6 +7,9 @@ import (
 	"strings"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/deputy-ha/deputy/sdk"
 )
 
@@ -29,9 +32,10 @@ func (e *endpoint) Health(ctx context.Context) (health, error) {
 	if err != nil {
 		return health{}, e.explain(err)
 	}
-	s, err := c.Status(ctx, e.url)
+	// The client's own Status connects anew, and hides why it cannot.
+	s, err := pb.NewMaintenanceClient(c.ActiveConnection()).Status(ctx, &pb.StatusRequest{})
 	if err != nil {
-		return health{}, e.explain(err)
+		return health{}, e.explain(clientv3.ContextError(ctx, err))
 	}
 	h := health{
 		Member:  s.Header.MemberId,

@@ -157,7 +157,10 @@ func ask[T any](ctx context.Context, h *hedge, delay time.Duration, call func(co
 				var none T
 				return none, a.err
 			}
-			if failed[a.way] == nil || ctx.Err() == nil {
+			// One that tells the cure is not forgotten for one that does not: of
+			// an alert of TLS not every attempt gets to hear.
+			var said *explained
+			if failed[a.way] == nil || ctx.Err() == nil && (!errors.As(failed[a.way], &said) || errors.As(a.err, &said)) {
 				failed[a.way] = a.err
 			}
 			if !spread {

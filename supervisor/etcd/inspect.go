@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -61,6 +62,11 @@ func (c *Client) inspect(ctx context.Context, way kv) Endpoint {
 	defer cancel()
 	e := Endpoint{URL: way.Name()}
 	h, err := way.Health(ctx)
+	// Not every attempt gets to hear why TLS was refused.
+	for said := new(explained); err != nil && !errors.As(err, &said) && ctx.Err() == nil; {
+		c.sleep(ctx, 2*hedgeDelay)
+		h, err = way.Health(ctx)
+	}
 	if err != nil {
 		e.Problem = err.Error()
 		return e
@@ -84,6 +90,10 @@ func (c *Client) inspect(ctx context.Context, way kv) Endpoint {
 		return e
 	}
 	e.Latency = time.Since(begin)
+	// Nothing is as old as that, so this compacts nothing.
+	if c.cfg.Compact > 0 && errors.Is(way.Compact(ctx, -1), errDenied) {
+		e.Complaints = append(e.Complaints, compactDenied)
+	}
 	return e
 }
 

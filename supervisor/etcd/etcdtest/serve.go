@@ -54,7 +54,7 @@ func Main() {
 	// The parent holds the other end of our standard input. When the parent
 	// dies, by whatever means, the kernel closes it.
 	go func() {
-		io.Copy(io.Discard, os.Stdin)
+		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
 	}()
 	if err := serve(s, os.Stdout); err != nil {

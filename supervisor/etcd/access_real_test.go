@@ -1,0 +1,379 @@
+package etcd
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.etcd.io/etcd/client/pkg/v3/transport"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"github.com/deputy-ha/deputy/sdk"
+	"github.com/deputy-ha/deputy/supervisor"
+	"github.com/deputy-ha/deputy/supervisor/etcd/etcdtest"
+)
+
+// A guarded etcd wants certificates, and has the users of testdata/roles.sh
+// and one that may nothing.
+type guarded struct {
+	*etcdtest.Cluster
+	ca  *etcdtest.CA
+	dir string
+}
+
+func startGuarded(t *testing.T) *guarded {
+	t.Helper()
+	g := &guarded{dir: t.TempDir()}
+	var err error
+	if g.ca, err = etcdtest.NewCA(g.dir, "ca"); err != nil {
+		t.Fatal(err)
+	}
+	opts := quick
+	opts.Members = 1
+	opts.TLS = &etcdtest.TLS{CA: g.ca.File, Mutual: true}
+	opts.TLS.Cert, opts.TLS.Key = issue(t, g.ca, "member", "member", time.Hour)
+	g.Cluster = etcdtest.StartT(t, opts)
+
+	root := g.admin(t)
+	script, err := os.ReadFile("testdata/roles.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	for line := range strings.Lines(string(script)) {
+		if args, ok := strings.CutPrefix(strings.TrimSpace(line), "etcdctl "); ok {
+			if args == "auth enable" {
+				etcdctl(t, root, "user", "add", "nobody", "--no-password")
+				if _, err := root.UserAdd(ctx, "clerk", "secret"); err != nil {
+					t.Fatal(err)
+				}
+				etcdctl(t, root, "user", "grant-role", "clerk", "deputy")
+			}
+			etcdctl(t, root, strings.Fields(args)...)
+		}
+	}
+	return g
+}
+
+// etcdctl does what the program of that name would.
+func etcdctl(t *testing.T, c *clientv3.Client, args ...string) {
+	t.Helper()
+	prefix := slices.Contains(args, "--prefix=true")
+	noPassword := slices.Contains(args, "--no-password")
+	args = slices.DeleteFunc(slices.Clone(args), func(a string) bool { return strings.HasPrefix(a, "--") })
+	ctx := t.Context()
+	var err error
+	switch verb := strings.Join(args[:2], " "); verb {
+	case "role add":
+		_, err = c.RoleAdd(ctx, args[2])
+	case "role grant-permission":
+		kind, ok := map[string]clientv3.PermissionType{"read": clientv3.PermissionType(clientv3.PermRead), "readwrite": clientv3.PermissionType(clientv3.PermReadWrite)}[args[3]]
+		if !ok || !prefix {
+			t.Fatalf("etcdctl %q: not known to this test", args)
+		}
+		_, err = c.RoleGrantPermission(ctx, args[2], args[4], clientv3.GetPrefixRangeEnd(args[4]), kind)
+	case "user add":
+		if !noPassword {
+			t.Fatalf("etcdctl %q: asks for a password", args)
+		}
+		_, err = c.UserAddWithOptions(ctx, args[2], "", &clientv3.UserAddOptions{NoPassword: true})
+	case "user grant-role":
+		_, err = c.UserGrantRole(ctx, args[2], args[3])
+	case "auth enable":
+		_, err = c.AuthEnable(ctx)
+	default:
+		t.Fatalf("etcdctl %q: not known to this test", args)
+	}
+	if err != nil {
+		t.Fatalf("etcdctl %q: %v", args, err)
+	}
+}
+
+func issue(t *testing.T, ca *etcdtest.CA, name, commonName string, life time.Duration) (cert, key string) {
+	t.Helper()
+	cert, key, err := ca.Issue(name, commonName, time.Now().Add(life))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert, key
+}
+
+func (g *guarded) admin(t *testing.T) *clientv3.Client {
+	t.Helper()
+	cert, key := issue(t, g.ca, "root", "root", time.Hour)
+	conf, err := transport.TLSInfo{TrustedCAFile: g.ca.File, CertFile: cert, KeyFile: key}.ClientConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cli, err := clientv3.New(clientv3.Config{Endpoints: g.Endpoints(), TLS: conf, Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cli.Close() })
+	return cli
+}
+
+// as has a client show a certificate with this common name.
+func (g *guarded) as(t *testing.T, user string) func(*Config) {
+	cert, key := issue(t, g.ca, user, user, time.Hour)
+	return func(cfg *Config) {
+		cfg.Prefix = "/deputy"
+		cfg.CAFile, cfg.CertFile, cfg.KeyFile = g.ca.File, cert, key
+	}
+}
+
+func (g *guarded) password(user, password string) func(*Config) {
+	return func(cfg *Config) { cfg.Username, cfg.Password = user, password }
+}
+
+func TestAccess(t *testing.T) {
+	g := startGuarded(t)
+	t.Run("NodeByCertificate", func(t *testing.T) { testNodeMay(t, g, g.as(t, "deputy")) })
+	t.Run("NodeByPassword", func(t *testing.T) { testNodeMay(t, g, g.as(t, "nobody"), g.password("clerk", "secret")) })
+	t.Run("Viewer", func(t *testing.T) { testViewerMay(t, g) })
+	t.Run("Denials", func(t *testing.T) { testDenials(t, g) })
+	t.Run("OtherPrefix", func(t *testing.T) {
+		other := realClient(t, g.Cluster, "x", g.as(t, "deputy"), func(cfg *Config) { cfg.Prefix = "/other" })
+		_, err := other.Services(t.Context())
+		wantExplained(t, err, g.Endpoints()[0], "permission denied", "grant-permission")
+	})
+}
+
+// testNodeMay does whatever a node does, with exactly the grants of a node.
+func testNodeMay(t *testing.T, g *guarded, edit ...func(*Config)) {
+	ctx := t.Context()
+	var log lines
+	n := startReal(t, g.Cluster, "a", append(edit, func(cfg *Config) {
+		cfg.Compact = 300 * time.Millisecond
+		cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
+	})...)
+	e := n.Elector("db", time.Second)
+	if err := e.Publish(ctx, supervisor.Candidate{Node: supervisor.Node{Name: "a"}}); err != nil {
+		t.Fatal(err)
+	}
+	l := takeReal(t, n, "db", time.Second)
+	for what, err := range map[string]error{
+		"announce": l.Announce(ctx, sdk.RolePrimary),
+		"record":   e.Record(ctx, supervisor.Change{Term: l.Term()}),
+		"request":  n.Request(ctx, "db", supervisor.Reservation{ID: "1", To: "b", State: supervisor.Declined}),
+		"pause":    n.Pause(ctx, "db", supervisor.Pause{}),
+		"resume":   n.Resume(ctx, "db"),
+		"drain":    n.Drain(ctx, supervisor.Drain{Node: "z"}),
+		"undrain":  n.Undrain(ctx, "z"),
+	} {
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	in := n.Inspect(ctx)
+	if in.Endpoints[0].Problem != "" || !slices.Equal(in.Endpoints[0].Complaints, []string{compactDenied}) {
+		t.Errorf("inspect: %+v", in.Endpoints[0])
+	}
+
+	// Longer than the lease, and with turns to compact.
+	time.Sleep(1500 * time.Millisecond)
+	select {
+	case <-l.Lost():
+		t.Errorf("lost the lease: %v", l.Cause())
+	default:
+	}
+	if err := l.Resign(ctx); err != nil {
+		t.Error(err)
+	}
+	n.stop()
+	if said := strings.Count(log.String(), "cannot compact etcd"); said != 1 || strings.Contains(log.String(), "permission denied") {
+		t.Errorf("said %d times that it may not compact:\n%s", said, &log)
+	}
+	if err := realClient(t, g.Cluster, "desk", edit...).Remove(ctx, "db"); err != nil {
+		t.Error(err)
+	}
+}
+
+func testViewerMay(t *testing.T, g *guarded) {
+	ctx := t.Context()
+	n := startReal(t, g.Cluster, "a", g.as(t, "deputy"))
+	takeReal(t, n, "db", time.Second)
+	viewer := realClient(t, g.Cluster, "desk", g.as(t, "deputy-viewer"))
+	if got, err := viewer.Services(ctx); err != nil || len(got) != 1 {
+		t.Errorf("services: %q, %v", got, err)
+	}
+	if st, err := viewer.State(ctx, "db"); err != nil || st.Primary == nil || st.Primary.Node != "a" {
+		t.Errorf("state: %+v, %v", st, err)
+	}
+	if _, err := viewer.History(ctx, "db"); err != nil {
+		t.Errorf("history: %v", err)
+	}
+	for st := range viewer.Watch(ctx, "db") {
+		if st.Primary == nil || st.Unreachable != "" {
+			t.Errorf("watch: %+v", st)
+		}
+		break
+	}
+	for what, err := range map[string]error{
+		"request": viewer.Request(ctx, "db", supervisor.Reservation{ID: "1", To: "b", State: supervisor.Asked}),
+		"pause":   viewer.Pause(ctx, "db", supervisor.Pause{}),
+		"drain":   viewer.Drain(ctx, supervisor.Drain{Node: "a"}),
+	} {
+		if !wantExplained(t, err, g.Endpoints()[0], "permission denied", "grant-permission") {
+			t.Errorf("of %s", what)
+		}
+	}
+	if st, err := viewer.State(ctx, "db"); err != nil || st.Pause != nil || st.Reservation != nil || len(st.Drained) != 0 {
+		t.Errorf("state after what was denied: %+v, %v", st, err)
+	}
+	in := viewer.Inspect(ctx)
+	if e := in.Endpoints[0]; e.Version == "" || !strings.Contains(e.Problem, "permission denied") {
+		t.Errorf("inspect: %+v", e)
+	}
+}
+
+// testDenials holds that who is turned away learns by whom, why, and what to
+// do.
+func testDenials(t *testing.T, g *guarded) {
+	endpoint := g.Endpoints()[0]
+	foreign, err := etcdtest.NewCA(t.TempDir(), "foreign")
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreignCert, foreignKey := issue(t, foreign, "foreign-client", "deputy", time.Hour)
+	oldCert, oldKey := issue(t, g.ca, "old", "deputy", -time.Minute)
+	for _, c := range []struct {
+		name string
+		edit func(*Config)
+		want []string // besides the endpoint: cause and cure
+	}{
+		{"user without a role", g.as(t, "nobody"), []string{"permission denied", "grant-permission"}},
+		{"unknown user", g.as(t, "stranger"), []string{"permission denied", "grant-permission"}},
+		{"wrong password", g.password("clerk", "wrong"), []string{"authentication failed", "username and password in [etcd]"}},
+		{"unknown user with password", g.password("stranger", "secret"), []string{"authentication failed", "username and password in [etcd]"}},
+		{"authority of the endpoint unknown", func(cfg *Config) { cfg.CAFile = foreign.File }, []string{"unknown authority", "ca_file in [etcd]"}},
+		{"no certificate", func(cfg *Config) { cfg.CertFile, cfg.KeyFile = "", "" }, []string{"certificate required", "set cert_file and key_file"}},
+		{"certificate of another authority", func(cfg *Config) { cfg.CertFile, cfg.KeyFile = foreignCert, foreignKey }, []string{"unknown certificate authority", "cert_file of [etcd]"}},
+		{"certificate expired", func(cfg *Config) { cfg.CertFile, cfg.KeyFile = oldCert, oldKey }, []string{"expired", "cert_file of [etcd]", "renew it"}},
+		{"no TLS", func(cfg *Config) {
+			cfg.CAFile, cfg.CertFile, cfg.KeyFile = "", "", ""
+			cfg.Endpoints = []string{strings.Replace(endpoint, "https", "http", 1)}
+		}, []string{"https://"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n := realClient(t, g.Cluster, "a", g.as(t, "deputy"), c.edit)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			_, err := n.Services(ctx)
+			address := strings.TrimPrefix(endpoint, "https://")
+			wantExplained(t, err, append(c.want, address)...)
+			in := n.Inspect(t.Context())
+			for _, want := range append(c.want, address) {
+				if !strings.Contains(in.Endpoints[0].Problem, want) {
+					t.Errorf("inspect: %q, want %q", in.Endpoints[0].Problem, want)
+				}
+			}
+		})
+	}
+	t.Run("endpoint's certificate expired", func(t *testing.T) {
+		opts := quick
+		opts.Members = 1
+		opts.TLS = &etcdtest.TLS{CA: g.ca.File}
+		opts.TLS.Cert, opts.TLS.Key = issue(t, g.ca, "old-member", "member", -time.Minute)
+		old := etcdtest.StartT(t, opts)
+		n := realClient(t, old, "a", g.as(t, "deputy"))
+		p := n.Inspect(t.Context()).Endpoints[0].Problem
+		for _, want := range []string{old.Endpoints()[0], "certificate has expired", "renew"} {
+			if !strings.Contains(p, want) {
+				t.Errorf("inspect: %q, want %q", p, want)
+			}
+		}
+	})
+	t.Run("endpoint without TLS", func(t *testing.T) {
+		opts := quick
+		opts.Members = 1
+		plain := etcdtest.StartT(t, opts)
+		n := realClient(t, plain, "a", g.as(t, "deputy"), func(cfg *Config) {
+			cfg.Endpoints = []string{strings.Replace(plain.Endpoints()[0], "http", "https", 1)}
+		})
+		p := n.Inspect(t.Context()).Endpoints[0].Problem
+		if !strings.Contains(p, "speaks no TLS") {
+			t.Errorf("inspect: %q", p)
+		}
+	})
+	t.Run("files that are no certificates", func(t *testing.T) {
+		_, err := Open(Config{Endpoints: g.Endpoints(), CAFile: oldKey})
+		if err == nil || !strings.Contains(err.Error(), oldKey) {
+			t.Errorf("open with a ca_file that holds a key: %v", err)
+		}
+		_, err = Open(Config{Endpoints: g.Endpoints(), CertFile: "/nowhere", KeyFile: "/nowhere"})
+		if err == nil || !strings.Contains(err.Error(), "/nowhere") {
+			t.Errorf("open with a cert_file that is not there: %v", err)
+		}
+	})
+}
+
+// wantExplained checks that an error says all of this.
+func wantExplained(t *testing.T, err error, want ...string) bool {
+	t.Helper()
+	if err == nil {
+		t.Errorf("no error, want %q", want)
+		return false
+	}
+	ok := true
+	for _, w := range want {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("error %q, want %q", err, w)
+			ok = false
+		}
+	}
+	return ok
+}
+
+// lines are a log that may be read while it is written.
+type lines struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+func TestCertificatesAreRenewedOnDisk(t *testing.T) {
+	g := startGuarded(t)
+	const life = 3 * time.Second
+	ends := time.Now().Add(life)
+	issue(t, g.ca, "node", "deputy", life)
+	n := realClient(t, g.Cluster, "a", func(cfg *Config) {
+		cfg.Prefix = "/deputy"
+		cfg.CAFile, cfg.CertFile, cfg.KeyFile = g.ca.File, g.dir+"/node.pem", g.dir+"/node.key"
+	})
+	if _, err := n.Services(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// A new connection after the end of the old certificate.
+	issue(t, g.ca, "node", "deputy", time.Hour)
+	time.Sleep(time.Until(ends) + 100*time.Millisecond)
+	if err := g.Member(0).Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Services(t.Context()); err != nil {
+		t.Errorf("with the certificate renewed on disk: %v", err)
+	}
+	// The same for the member: etcd reads its own anew for each connection.
+	if cert, err := tls.LoadX509KeyPair(g.dir+"/node.pem", g.dir+"/node.key"); err != nil || cert.Leaf.NotAfter.Before(ends.Add(time.Minute)) {
+		t.Errorf("the certificate on disk is not the new one: %v", err)
+	}
+}
