@@ -6,17 +6,19 @@
 	print
 	fflush()
 	all = skipped = ""
+	split("", said)
 	next
 }
 
 { all = all $0 "\n" }
 
-/^ +[^ ]+\.go:[0-9]+: / { reason = $0 }
+/^=== (RUN|CONT|NAME) / { test = $3 }
 
-/^ *--- SKIP: / {
-	sub(/^ +[^ ]+\.go:[0-9]+: /, "", reason)
-	skipped = skipped "skip\t" $3 ": " reason "\n"
-	reason = ""
+/^ +[^ ]+\.go:[0-9]+: / {
+	said[test] = $0
+	sub(/^ +[^ ]+\.go:[0-9]+: /, "", said[test])
 }
 
-END { printf "%s", all } # what belongs to no package, such as a build that failed
+/^ *--- SKIP: / { skipped = skipped "skip\t" $3 ": " said[$3] "\n" }
+
+END { printf "%s", all } # what belongs to no package
