@@ -30,7 +30,7 @@ func readDocument(file string) (*value, Mistakes) {
 		if errors.As(err, &path) {
 			err = path.Err
 		}
-		return nil, Mistakes{{File: file, Text: "cannot be read: " + err.Error()}}
+		return nil, Mistakes{{File: file, Text: "cannot be read: " + err.Error(), cause: err}}
 	}
 	return parseDocument(file, src)
 }

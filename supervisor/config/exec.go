@@ -1,5 +1,7 @@
 package config
 
+import "time"
+
 // execPlugin is the plugin that is built in: scripts.
 const execPlugin = "exec"
 
@@ -29,6 +31,8 @@ func checkExec(part, t *table) {
 	}
 	var user string
 	readUser(t, &user)
+	var bound time.Duration
+	t.duration("forced_bound", &bound, time.Millisecond, maxAct)
 	if !some {
 		part.mistake("config", `names no program, so this plugin would do nothing; set promote and demote, or check`)
 	}

@@ -14,6 +14,8 @@ type Mistake struct {
 	Column int    `json:"column,omitempty"` // in characters, from 1
 	Key    string `json:"key,omitempty"`    // as TOML names it: plugin.check.fall
 	Text   string `json:"text"`             // what is wrong, and what would be right
+
+	cause error // why a file could not be read
 }
 
 func (m Mistake) String() string {
@@ -39,6 +41,18 @@ func (ms Mistakes) Error() string {
 		lines[i] = m.String()
 	}
 	return strings.Join(lines, "\n")
+}
+
+// Unwrap returns why files could not be read, such as fs.ErrNotExist and
+// fs.ErrPermission.
+func (ms Mistakes) Unwrap() []error {
+	var causes []error
+	for _, m := range ms {
+		if m.cause != nil {
+			causes = append(causes, m.cause)
+		}
+	}
+	return causes
 }
 
 // err returns the mistakes sorted, or nil when there are none.

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"flag"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -75,6 +76,9 @@ func TestUnreadableFile(t *testing.T) {
 	want := dir + "/orders-db.toml: cannot be read: no such file or directory"
 	if err == nil || err.Error() != want {
 		t.Errorf("missing file: got %v, want %s", err, want)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v, want not-exist", err)
 	}
 	if err := os.WriteFile(dir+"/huge.toml", make([]byte, maxFile+1), 0o600); err != nil {
 		t.Fatal(err)

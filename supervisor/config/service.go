@@ -29,6 +29,11 @@ const (
 	maxNotice = 10 * time.Minute
 )
 
+// MaxParts is how many plugins a service may have: so many, however they are
+// called, fit into the one page in which a node notes which of them are
+// promoted (supervisor/rundir).
+const MaxParts = 32
+
 // defaultPart is the policy of a plugin about which nothing is said.
 func defaultPart() supervisor.Part {
 	return supervisor.Part{
@@ -155,7 +160,10 @@ func readService(t *table, plugins []string) supervisor.Service {
 	if !t.has("plugin") || isEmptyArray(t.keys["plugin"]) {
 		t.mistake("plugin", `is missing: a service without plugins does nothing; add [[plugin]] with use = "…"`)
 	}
-	for _, sub := range parts {
+	for i, sub := range parts {
+		if i == MaxParts {
+			t.wrong.add(sub.at, "plugin", "is one too many; a service has at most %d", MaxParts)
+		}
 		p := readPart(sub, plugins)
 		key := "use"
 		if sub.has("name") {

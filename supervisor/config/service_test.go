@@ -3,6 +3,7 @@ package config
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"strings"
@@ -71,6 +72,20 @@ func TestShortIntervalShortensTheDefaultTimeout(t *testing.T) {
 	s := parse(t, "[[plugin]]\nuse = 'tcp'\ncheck.interval = '200ms'")
 	if got := s.Parts[0].Check.Timeout; got != 200*time.Millisecond {
 		t.Errorf("timeout %s, want that of the interval", got)
+	}
+}
+
+func TestTooManyParts(t *testing.T) {
+	var src strings.Builder
+	for i := range MaxParts + 2 {
+		if i == MaxParts {
+			parse(t, src.String())
+		}
+		fmt.Fprintf(&src, "[[plugin]]\nuse = 'tcp'\nname = 'n%d'\n", i)
+	}
+	_, err := parseService("a.toml", src.String(), nil)
+	if want := "a.toml:97:3: plugin: is one too many; a service has at most 32"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
 	}
 }
 
