@@ -152,6 +152,7 @@ func (e *elector) win(ctx context.Context, seen supervisor.State, b basis) (*lea
 			Address: node.Address,
 			Pulse:   p.id,
 			Moved:   forUs && (res.Reason == sdk.ReasonSwitchover || res.Reason == sdk.ReasonFailover),
+			Victim:  follows.Lost(),
 		},
 		TTL: e.ttl.Milliseconds(),
 	}

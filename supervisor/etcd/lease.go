@@ -172,19 +172,36 @@ func (l *lease) Announce(ctx context.Context, r sdk.Role) error {
 	defer done()
 	ctx, cancel := context.WithTimeoutCause(ctx, l.p.timing.TTL, errNoAnswer)
 	defer cancel()
+	term := l.e.c.keys.term(l.e.service)
+	var last record
+	if r == sdk.RolePrimary {
+		now, err := l.e.c.read(ctx, one(term))
+		if err != nil {
+			return fmt.Errorf("announce %s of %s: %w", r, l.e.service, err)
+		}
+		last = now.first(0)
+	}
 	for !l.over() {
 		rec := l.rec
 		rec.State, rec.Write = r, rand.Text()
-		reply, err := l.e.c.txn(ctx, txn{
+		t := txn{
 			If:   []cond{is(l.key, l.rev)},
 			Then: []op{put(l.key, encode(rec))},
-			Else: []op{get(one(l.key))},
-		})
+			Else: []op{get(one(l.key)), get(one(term))},
+		}
+		// There is a primary again: whoever was lost before needs no fence.
+		if tenure, err := decode[termRecord](last); err == nil && tenure.Term == l.term && tenure.Victim != (sdk.Peer{}) {
+			tenure.Victim = sdk.Peer{}
+			t.If = append(t.If, is(term, last.Mod))
+			t.Then = append(t.Then, put(term, encode(tenure)))
+		}
+		reply, err := l.e.c.txn(ctx, t)
 		if err != nil {
 			return fmt.Errorf("announce %s of %s: %w", r, l.e.service, err)
 		}
 		if reply.OK {
 			l.rec, l.rev = rec, reply.Rev
+			l.e.learn(reply.Rev, t.Then)
 			return nil
 		}
 		found := reply.first(0)
@@ -197,6 +214,9 @@ func (l *lease) Announce(ctx context.Context, r sdk.Role) error {
 		l.rec, l.rev = now, found.Mod
 		if now.Write == rec.Write {
 			return nil
+		}
+		if last.exists() {
+			last = reply.first(1)
 		}
 	}
 	return fmt.Errorf("announce %s of %s: %w", r, l.e.service, supervisor.ErrRefused)

@@ -40,10 +40,14 @@ func (h *tenure) demote() {
 	h.demoted = true
 }
 
-func (h *tenure) acts() bool {
+// left is how much longer the host may act.
+func (h *tenure) left() time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return !h.demoted && h.host.clock.Now() < h.until
+	if h.demoted {
+		return 0
+	}
+	return max(0, h.until.Sub(h.host.clock.Now()))
 }
 
 // A checker watches the tenures of one service.
@@ -88,9 +92,9 @@ func (c *checker) look() {
 		return t.demoted
 	})
 	for _, t := range c.tenures {
-		if t.acts() {
+		if left := t.left(); left > 0 {
 			hosts[t.host.name] = true
-			acting = append(acting, fmt.Sprintf("%s (term %d, %v left)", t.host.name, t.term, t.until.Sub(t.host.clock.Now())))
+			acting = append(acting, fmt.Sprintf("%s (term %d, %v left)", t.host.name, t.term, left))
 		}
 	}
 	if len(hosts) > 1 {
@@ -114,7 +118,7 @@ func (c *checker) forget() {
 func (c *checker) acting() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.ContainsFunc(c.tenures, (*tenure).acts)
+	return slices.ContainsFunc(c.tenures, func(t *tenure) bool { return t.left() > 0 })
 }
 
 // A seat is a member as simple as can be: it takes what is vacant, demotes when

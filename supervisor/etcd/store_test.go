@@ -200,6 +200,46 @@ func (s *store) restore(b snapshot) {
 	s.changed = make(chan struct{})
 }
 
+// The store is a kv that never fails.
+func (s *store) Name() string                                { return "store" }
+func (s *store) Txn(_ context.Context, t txn) (reply, error) { return s.txn(t) }
+func (s *store) KeepAlive(_ context.Context, id int64) error { return s.keepAlive(id) }
+func (s *store) Close() error                                { return nil }
+func (s *store) Revoke(_ context.Context, id int64) error    { s.revoke(id); return nil }
+func (s *store) Compact(_ context.Context, rev int64) error  { s.compact(rev); return nil }
+func (s *store) Health(context.Context) (health, error) {
+	return health{Version: "3.7.3", Leader: 1}, nil
+}
+func (s *store) Grant(_ context.Context, ttl time.Duration) (int64, error) { return s.grant(ttl), nil }
+
+func (s *store) Watch(ctx context.Context, r span, from int64) <-chan batch {
+	out := make(chan batch, 1)
+	go func() {
+		defer close(out)
+		for {
+			events, last, changed, err := s.since(r, from)
+			if err != nil {
+				out <- batch{Err: err}
+				return
+			}
+			from = max(from, last+1)
+			if len(events) > 0 {
+				select {
+				case out <- batch{Events: events}:
+				case <-ctx.Done():
+					return
+				}
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out
+}
+
 // Faults are the odds of what happens to one call, each of 1.
 type faults struct {
 	refuse    float64 // an error at once, nothing is done
@@ -211,24 +251,26 @@ type faults struct {
 	delay     time.Duration
 }
 
-// A line leads from one node to one endpoint of the store.
+// A line leads from one process to one endpoint, with faults.
 type line struct {
-	store *store
-	name  string
-	gate  *gate // of the node: closed while it is frozen
+	way  kv
+	name string
+	gate *gate // of the process: closed while it is frozen
 
 	mu     sync.Mutex
 	cut    bool
 	healed chan struct{}
 	faults faults
+	deaf   bool          // loses the reply to the next write
 	tamper func(txn) txn // what a broken client would send; may be nil
 	rng    *rand.Rand
 	wg     sync.WaitGroup
-	calls  int
 }
 
-func newLine(s *store, name string, g *gate, seed uint64) *line {
-	return &line{store: s, name: name, gate: g, healed: make(chan struct{}), rng: rand.New(rand.NewPCG(seed, 0))}
+var _ kv = (*line)(nil)
+
+func newLine(way kv, name string, g *gate, seed uint64) *line {
+	return &line{way: way, name: name, gate: g, healed: make(chan struct{}), rng: rand.New(rand.NewPCG(seed, 0))}
 }
 
 func (l *line) setCut(cut bool) {
@@ -247,10 +289,24 @@ func (l *line) setFaults(f faults) {
 	l.faults = f
 }
 
+func (l *line) setDeaf() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.deaf = true
+}
+
+// loses reports whether the reply to t is the one to be lost.
+func (l *line) loses(t txn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lost := l.deaf && slices.ContainsFunc(t.Then, func(o op) bool { return o.kind != opGet })
+	l.deaf = l.deaf && !lost
+	return lost
+}
+
 func (l *line) roll() (f faults, dice, delay, later float64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.calls++
 	return l.faults, l.rng.Float64(), l.rng.Float64(), l.rng.Float64()
 }
 
@@ -266,56 +322,64 @@ func (l *line) passes(ctx context.Context) error {
 		select {
 		case <-healed:
 		case <-ctx.Done():
-			return fmt.Errorf("%s: %w", l.name, context.DeadlineExceeded)
+			return l.hang(ctx)
 		}
 	}
 }
 
+func (l *line) hang(ctx context.Context) error {
+	<-ctx.Done()
+	return fmt.Errorf("%s: %w", l.name, context.DeadlineExceeded)
+}
+
 var errRefusedTest = errors.New("connection refused")
 
-// do carries out one call with the line's faults.
-func (l *line) do(ctx context.Context, apply func() error) error {
+// hop is the way to the endpoint, or back.
+const hop = 200 * time.Microsecond
+
+// over carries out one call with the line's faults.
+func over[T any](ctx context.Context, l *line, call func(context.Context) (T, error)) (answer T, err error) {
 	defer l.gate.wait()
 	l.gate.wait()
 	f, dice, delay, later := l.roll()
-	if err := pause(ctx, 200*time.Microsecond+time.Duration(delay*float64(f.delay))); err != nil {
-		return err
-	}
-	hang := func() error {
-		<-ctx.Done()
-		return fmt.Errorf("%s: %w", l.name, context.DeadlineExceeded)
-	}
-	if dice -= f.refuse; dice < 0 {
-		return fmt.Errorf("%s: %w", l.name, errRefusedTest)
-	}
-	if dice -= f.drop; dice < 0 {
-		return hang()
+	if err := pause(ctx, hop+time.Duration(delay*float64(f.delay))); err != nil {
+		return answer, err
 	}
 	afterwards := func() {
-		time.AfterFunc(time.Duration(later*float64(5*time.Second)), func() { _ = apply() })
+		time.AfterFunc(time.Duration(later*float64(5*time.Second)), func() {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			_, _ = call(ctx)
+		})
+	}
+	if dice -= f.refuse; dice < 0 {
+		return answer, fmt.Errorf("%s: %w", l.name, errRefusedTest)
+	}
+	if dice -= f.drop; dice < 0 {
+		return answer, l.hang(ctx)
 	}
 	if dice -= f.late; dice < 0 {
 		afterwards()
-		return hang()
+		return answer, l.hang(ctx)
 	}
 	if err := l.passes(ctx); err != nil {
-		return err
+		return answer, err
 	}
 	if dice -= f.loseReply; dice < 0 {
-		_ = apply()
-		return hang()
+		_, _ = call(ctx)
+		return answer, l.hang(ctx)
 	}
 	if dice -= f.duplicate; dice < 0 {
 		afterwards()
 	}
-	err := apply()
-	if err := pause(ctx, 200*time.Microsecond+time.Duration(later*float64(f.delay))); err != nil {
-		return err
+	got, failed := call(ctx)
+	if err := pause(ctx, hop+time.Duration(later*float64(f.delay))); err != nil {
+		return answer, err
 	}
 	if err := l.passes(ctx); err != nil {
-		return err
+		return answer, err
 	}
-	return err
+	return got, failed
 }
 
 func pause(ctx context.Context, d time.Duration) error {
@@ -331,52 +395,40 @@ func pause(ctx context.Context, d time.Duration) error {
 
 func (l *line) Name() string { return l.name }
 
-func (l *line) Txn(ctx context.Context, t txn) (r reply, err error) {
+func (l *line) Txn(ctx context.Context, t txn) (reply, error) {
 	if l.tamper != nil {
 		t = l.tamper(t)
 	}
-	var mu sync.Mutex
-	err = l.do(ctx, func() error {
-		got, err := l.store.txn(t)
-		mu.Lock()
-		defer mu.Unlock()
-		r = got
-		return err
-	})
-	mu.Lock()
-	defer mu.Unlock()
-	return r, err
+	if l.loses(t) {
+		_, _ = l.way.Txn(ctx, t)
+		return reply{}, l.hang(ctx)
+	}
+	return over(ctx, l, func(ctx context.Context) (reply, error) { return l.way.Txn(ctx, t) })
 }
 
 func (l *line) Watch(ctx context.Context, s span, from int64) <-chan batch {
 	out := make(chan batch, 1)
 	l.wg.Go(func() {
 		defer close(out)
-		for {
-			events, last, changed, err := l.store.since(s, from)
-			if err != nil {
-				out <- batch{Err: err}
-				return
+		ctx, cancel := context.WithCancel(ctx)
+		in := l.way.Watch(ctx, s, from)
+		defer func() {
+			cancel()
+			for range in {
 			}
-			from = max(from, last+1)
+		}()
+		for b := range in {
 			f, dice, delay, _ := l.roll()
 			if dice < f.stallFeed {
 				<-ctx.Done()
 				return
 			}
-			if len(events) > 0 {
-				if pause(ctx, 300*time.Microsecond+time.Duration(delay*float64(f.delay))) != nil || l.passes(ctx) != nil {
-					return
-				}
-				l.gate.wait()
-				select {
-				case out <- batch{Events: events}:
-				case <-ctx.Done():
-					return
-				}
+			if pause(ctx, hop+time.Duration(delay*float64(f.delay))) != nil || l.passes(ctx) != nil {
+				return
 			}
+			l.gate.wait()
 			select {
-			case <-changed:
+			case out <- b:
 			case <-ctx.Done():
 				return
 			}
@@ -385,38 +437,32 @@ func (l *line) Watch(ctx context.Context, s span, from int64) <-chan batch {
 	return out
 }
 
-func (l *line) Grant(ctx context.Context, ttl time.Duration) (id int64, err error) {
-	var mu sync.Mutex
-	err = l.do(ctx, func() error {
-		mu.Lock()
-		defer mu.Unlock()
-		id = l.store.grant(ttl)
-		return nil
-	})
-	mu.Lock()
-	defer mu.Unlock()
-	return id, err
+func (l *line) Grant(ctx context.Context, ttl time.Duration) (int64, error) {
+	return over(ctx, l, func(ctx context.Context) (int64, error) { return l.way.Grant(ctx, ttl) })
 }
 
 func (l *line) KeepAlive(ctx context.Context, id int64) error {
-	return l.do(ctx, func() error { return l.store.keepAlive(id) })
+	_, err := over(ctx, l, func(ctx context.Context) (struct{}, error) { return struct{}{}, l.way.KeepAlive(ctx, id) })
+	return err
 }
 
 func (l *line) Revoke(ctx context.Context, id int64) error {
-	return l.do(ctx, func() error { l.store.revoke(id); return nil })
+	_, err := over(ctx, l, func(ctx context.Context) (struct{}, error) { return struct{}{}, l.way.Revoke(ctx, id) })
+	return err
 }
 
 func (l *line) Compact(ctx context.Context, rev int64) error {
-	return l.do(ctx, func() error { l.store.compact(rev); return nil })
+	_, err := over(ctx, l, func(ctx context.Context) (struct{}, error) { return struct{}{}, l.way.Compact(ctx, rev) })
+	return err
 }
 
 func (l *line) Health(ctx context.Context) (health, error) {
-	return health{Version: "3.7.3", Leader: 1}, l.do(ctx, func() error { return nil })
+	return over(ctx, l, func(ctx context.Context) (health, error) { return l.way.Health(ctx) })
 }
 
 func (l *line) Close() error {
 	l.wg.Wait()
-	return nil
+	return l.way.Close()
 }
 
 // A gate holds back everything that a frozen process would do.

@@ -126,6 +126,11 @@ func (h *host) start(t testing.TB, log io.Writer) *process {
 	for i, l := range h.lines {
 		ways[i] = l
 	}
+	return h.run(t, cfg, ways)
+}
+
+func (h *host) run(t testing.TB, cfg Config, ways []kv) *process {
+	t.Helper()
 	c := newClient(cfg, ways)
 	if h.timing != nil {
 		c.timing = h.timing
