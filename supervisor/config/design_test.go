@@ -2,6 +2,7 @@ package config
 
 import (
 	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -94,5 +95,18 @@ func TestDesignServices(t *testing.T) {
 	}
 	if got := len(s.Broken); got != 1 || s.Broken["broken"] == nil {
 		t.Errorf("broken services %v, want the one", s.Broken)
+	}
+}
+
+// The examples that people copy are valid.
+func TestExamples(t *testing.T) {
+	files, err := filepath.Glob("../../examples/*/services.d*/*.toml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no examples: %v", err)
+	}
+	for _, file := range files {
+		if _, err := LoadService(file, nil); err != nil {
+			t.Errorf("%v", err)
+		}
 	}
 }

@@ -126,11 +126,7 @@ func (d *Dir) Save(n supervisor.Note) error {
 	if _, err := d.note.WriteAt(page, 0); err != nil {
 		return fmt.Errorf("save note: %w", err)
 	}
-	d.last, d.damaged = n, nil
-	if n.Tenure != nil {
-		t := *n.Tenure
-		d.last.Tenure = &t
-	}
+	d.last, d.damaged = decode(page)
 	return nil
 }
 
