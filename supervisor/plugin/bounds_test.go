@@ -51,16 +51,18 @@ func TestHookIsToldToEndBeforeItIsKilled(t *testing.T) {
 }
 
 func TestForcedActHasNoGrace(t *testing.T) {
-	b := newBench(t, map[string]any{"demote": `trap "" TERM; while :; do sleep 60; done`})
-	tr := act(sdk.Demote, 200*time.Millisecond)
+	b := newBench(t, map[string]any{"demote": `trap 'touch "$TMPDIR/told"' TERM; touch "$TMPDIR/began"; while :; do sleep 0.01; done`})
+	tr := act(sdk.Demote, 300*time.Millisecond)
 	tr.Mode = sdk.Forced
-	b.Do(t.Context(), tr, nil) // finds the program in the cache the next time
-	took := within(t, 200*time.Millisecond+graceTime, func() {
+	took := within(t, 10*time.Second, func() {
 		if got := b.Do(t.Context(), tr, nil); got.Outcome != sdk.Unknown {
 			t.Errorf("got %+v, want unknown", got)
 		}
 	})
-	t.Logf("forced act of 200ms ended after %s", took)
+	if !b.exists("began") || b.exists("told") {
+		t.Errorf("began: %t, got SIGTERM: %t; want true, false", b.exists("began"), b.exists("told"))
+	}
+	t.Logf("forced act of 300ms ended after %s", took)
 }
 
 func TestCancelledActTellsWhy(t *testing.T) {
@@ -98,16 +100,28 @@ func TestStoppedHookIsEnded(t *testing.T) {
 }
 
 // What timeout(1) does takes a program out of the hook's group, what setsid(1)
-// does out of its session as well.
+// does out of its session as well; and one whose parents have ended descends
+// from nobody.
 func TestStraysAreKilledToo(t *testing.T) {
-	for _, kind := range []string{"group", "session"} {
+	for kind, demote := range map[string]any{
+		"group":   hook(t, "stray", "group", "DIR"),
+		"session": hook(t, "stray", "session", "DIR"),
+		"orphan":  `trap "" TERM; (timeout 600 sleep 600 & touch "$TMPDIR/began"); while :; do sleep 60; done`,
+	} {
 		t.Run(kind, func(t *testing.T) {
-			b := newBench(t, map[string]any{"demote": hook(t, "stray", kind, "/dev/null")})
-			tr := act(sdk.Demote, 500*time.Millisecond)
+			b := newBench(t, map[string]any{"demote": demote})
+			ctx, cancel := context.WithCancelCause(t.Context())
+			var running sync.WaitGroup
+			running.Go(func() {
+				eventually(t, "the stray to begin", func() bool { return b.exists("began") && len(marked(b.dir)) >= 2 })
+				cancel(errors.New("lease lost"))
+			})
+			tr := act(sdk.Demote, long)
 			tr.Mode = sdk.Forced
-			if got := b.Do(t.Context(), tr, nil); got.Outcome != sdk.Unknown {
+			if got := b.Do(ctx, tr, nil); got.Outcome != sdk.Unknown {
 				t.Errorf("got %+v, want unknown", got)
 			}
+			running.Wait()
 			if pids := marked(b.dir); len(pids) > 0 {
 				t.Errorf("still there when the act is over: %v", pids)
 			}

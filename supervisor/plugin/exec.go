@@ -202,7 +202,7 @@ func (x *Exec) run(ctx context.Context, p program, timeout time.Duration, hard b
 	case e := <-r.ends:
 		return e, ErrKilled // if it was cut short, then by Kill
 	case <-r.kill:
-		cause, hard = ErrKilled, true
+		cause = ErrKilled
 	case <-deadline.C():
 		cause = fmt.Errorf("not done within %s", timeout.Round(time.Millisecond))
 	case <-ctx.Done():

@@ -68,7 +68,7 @@ var hooks = map[string]func(args []string) int{
 		if _, err := os.StartProcess("/bin/sleep", []string{"sleep", "600"}, attr); err != nil {
 			return 1
 		}
-		os.WriteFile(args[1], nil, 0o644)
+		os.WriteFile(filepath.Join(args[1], "began"), nil, 0o644)
 		time.Sleep(10 * time.Minute)
 		return 0
 	},

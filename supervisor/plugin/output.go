@@ -210,7 +210,7 @@ func priority(line []byte, other slog.Level) (slog.Level, []byte) {
 
 // clean makes a line safe to show on a terminal, in at most limit bytes.
 func clean(line []byte, limit int) string {
-	text := strings.TrimSpace(strings.Map(func(r rune) rune {
+	text := strings.Map(func(r rune) rune {
 		switch {
 		case r == '\t':
 			return ' '
@@ -218,7 +218,7 @@ func clean(line []byte, limit int) string {
 			return '?'
 		}
 		return r
-	}, string(line)))
+	}, strings.TrimSpace(string(line)))
 	if len(text) <= limit {
 		return text
 	}
