@@ -42,10 +42,10 @@ type options struct {
 	heartbeat  time.Duration
 	election   time.Duration
 	ttl        time.Duration
-	trace      bool // hooks write down when they began and ended
+	trace      bool                   // hooks write down when they began and ended
 	many       func(dir string) error // writes other definitions; nobody looks at what they do
-	quick      bool      // no time to look
-	log        io.Writer // what helpers of the lab have to say
+	quick      bool                   // no time to look
+	log        io.Writer              // what helpers of the lab have to say
 }
 
 // A lab is etcd, three nodes and a recorder.

@@ -31,11 +31,12 @@ type node struct {
 	stop context.CancelCauseFunc // ends what watches the node
 	wg   sync.WaitGroup
 
-	mu  sync.Mutex
-	is  bool          // it is on
-	up  bool          // deputy runs
-	run chan struct{} // closed and renewed when that changes
-	say error         // why the runner ended, once it has
+	mu   sync.Mutex
+	is   bool          // it is on
+	up   bool          // deputy runs
+	runs int           // how often it was started
+	run  chan struct{} // closed and renewed when that changes
+	say  error         // why the runner ended, once it has
 }
 
 // bootFor is how long a node may take to turn on or off.
@@ -136,6 +137,9 @@ func (n *node) turn(up bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.up = up
+	if up {
+		n.runs++
+	}
 	close(n.run)
 	n.run = make(chan struct{})
 }
@@ -160,13 +164,13 @@ func (n *node) isUp() bool {
 	return n.up
 }
 
-// awaitUp waits until deputy runs, or does not.
-func (n *node) awaitUp(ctx context.Context, up bool) error {
+// await waits until something about deputy on the node is true.
+func (n *node) await(ctx context.Context, ok func(up bool, runs int) bool) error {
 	for {
 		n.mu.Lock()
-		now, changed := n.up, n.run
+		yes, changed := ok(n.up, n.runs), n.run
 		n.mu.Unlock()
-		if now == up {
+		if yes {
 			return nil
 		}
 		select {
@@ -219,8 +223,17 @@ func (n *node) look(ctx context.Context) {
 	}
 }
 
-// kill ends deputy, and nothing else, by SIGKILL.
-func (n *node) kill() error { return n.tell(cmdKill) }
+// kill ends deputy, and nothing else, by SIGKILL, and returns when it runs
+// again.
+func (n *node) kill(ctx context.Context) error {
+	n.mu.Lock()
+	before := n.runs
+	n.mu.Unlock()
+	if err := n.tell(cmdKill); err != nil {
+		return err
+	}
+	return n.await(ctx, func(up bool, runs int) bool { return up && runs > before })
+}
 
 // lose takes the node away as a loss of power and of the network does.
 func (n *node) lose() error {
@@ -253,7 +266,7 @@ func (n *node) off(ctx context.Context) error {
 	}
 	err := n.tell(cmdStop)
 	if err == nil {
-		err = n.awaitUp(ctx, false)
+		err = n.await(ctx, func(up bool, _ int) bool { return !up })
 	}
 	return errors.Join(err, n.end())
 }

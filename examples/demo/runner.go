@@ -190,4 +190,3 @@ func ownProc() error {
 	}
 	return nil
 }
-
