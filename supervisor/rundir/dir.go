@@ -35,7 +35,7 @@ type Dir struct {
 	eight   [8]byte
 }
 
-// Open makes the directory where it is missing, with mode 0750 and the group
+// Open makes the directory where it is missing, with mode 0751 and the group
 // deputy if there is one, and holds it until Close or the end of the process.
 // The error is ErrHeld, and names the process, when another one holds it. A
 // full disk or a damaged note is none: Save and Load tell.

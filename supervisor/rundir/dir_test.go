@@ -99,8 +99,8 @@ func TestDirectoryIsForItsGroup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := info.Mode().Perm(); got != 0o750 {
-		t.Errorf("mode %04o, want 0750", got)
+	if got := info.Mode().Perm(); got != 0o751 {
+		t.Errorf("mode %04o, want 0751", got)
 	}
 	g, err := user.LookupGroup(group)
 	if err != nil {

@@ -111,20 +111,22 @@ func holder(f *os.File) string {
 // group may read what is in run directories, where it exists.
 const group = "deputy"
 
-// makeDir makes a directory with its parents. It opens it to the group where
-// it may; where it may not, somebody else (systemd) has made it as wanted.
+// makeDir makes a directory with its parents. The group may look into it, where
+// there is one; everybody may pass, for the control socket in it tells by
+// itself who may do what, and nothing else in it is for others. Where this
+// process may not give it to the group, somebody else (systemd) has made it as wanted.
 func makeDir(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	err := os.Mkdir(path, 0o750)
+	err := os.Mkdir(path, 0o751)
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if err := os.Chmod(path, 0o750); err != nil { // whatever the umask is
+	if err := os.Chmod(path, 0o751); err != nil { // whatever the umask is
 		return err
 	}
 	if g, err := user.LookupGroup(group); err == nil {
