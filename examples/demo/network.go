@@ -144,10 +144,14 @@ func (w *wire) has(host string) (bool, error) {
 // cut takes the carrier away.
 func (w *wire) cut() error { return netlink.LinkSetDown(w.near) }
 
-// remove takes the wire away, on both sides.
+// remove takes the wire away, on both sides. The kernel does so itself, some
+// time after the namespace at its end is gone.
 func (w *wire) remove() error {
 	w.inside.Close()
-	return netlink.LinkDel(w.near)
+	if err := netlink.LinkDel(w.near); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("remove %s: %w", w.near.Attrs().Name, err)
+	}
+	return nil
 }
 
 // handleIn opens netlink in the network namespace of a process. A socket stays

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/deputy-ha/deputy/sdk"
 )
 
 // A screen shows lines that stay, and below them, on a terminal, a block that
@@ -93,12 +95,7 @@ func (l *lab) table(began time.Time) []string {
 	}
 	who, ago := l.rec.answering()
 	for _, n := range l.nodes {
-		role, t := "off", "-"
-		if c, ok := s.candidates[n.name]; n.isUp() && ok {
-			role = string(c.Role)
-		} else if n.isUp() {
-			role = "starting"
-		}
+		role, t := s.role(n), "-"
 		if s.primary.Node == n.name {
 			t = fmt.Sprint(s.primary.Term)
 		}
@@ -124,6 +121,20 @@ func (l *lab) table(began time.Time) []string {
 		together = found[0].String()
 	}
 	return append(lines, "", fmt.Sprintf("  %4.0f s   two at once: %s", time.Since(began).Seconds(), together))
+}
+
+// role is that of a node, as far as the records and its runner tell.
+func (s snapshot) role(n *node) string {
+	c, ok := s.candidates[n.name]
+	switch {
+	case !n.isOn():
+		return "off"
+	case !n.isUp():
+		return "dead" // deputy is, the node is not
+	case !ok || s.primary.Node != n.name && (c.Role == sdk.RolePrimary || c.Role == sdk.RolePromoting):
+		return "starting" // what is recorded is of the run before
+	}
+	return string(c.Role)
 }
 
 // place is what moves with the role here.

@@ -292,10 +292,7 @@ func (s *story) follow(ctx context.Context) {
 		}
 		snap := s.lab.records.now()
 		for _, n := range s.lab.nodes {
-			role := "off"
-			if c, ok := snap.candidates[n.name]; ok && n.isUp() {
-				role = string(c.Role)
-			}
+			role := snap.role(n)
 			if snap.primary.Node == n.name {
 				role += fmt.Sprintf(", term %d", snap.primary.Term)
 			}
