@@ -25,23 +25,30 @@ const maxChecks = 16
 // which the supervisor must be root; forced_bound, a duration, is how long a
 // forced demotion takes at most.
 //
-// An act gets the environment of actEnviron, its [sdk.Transition] as JSON on
-// standard input, and two more descriptors: on 3 it may write progress, a line
-// each, as text or as {"progress": PERCENT, "msg": TEXT}; 4 is a lifeline, by
-// which the kernel kills the act's process group when the supervisor dies, and
-// is of no other use. Its exit code tells the outcome: 0 done, 10 already so,
-// 20 refused (nothing changed, do not ask again), 75 nothing changed, ask
-// again, 40 a newer term was seen; anything else is Unknown. At its deadline
-// it gets SIGTERM and a second later SIGKILL, in forced mode SIGKILL at once,
-// and with it all that it has started; its outcome is Unknown then, whatever
-// its exit code. An act that ends well may leave processes running; they have
-// to redirect their outputs, because nobody reads those of the act any more and
-// writing to them fails. What any other act leaves running is killed.
+// An act gets DEPUTY_SERVICE, _NODE, _ACTION, _TERM, _REASON, _MODE (planned or
+// forced), _TIMEOUT_MS, _LEASE_UNTIL_MS (CLOCK_BOOTTIME), _PREVIOUS_NODE,
+// _PRIMARY_NODE, _PRIMARY_ADDRESS, _ATTEMPT and _STATE_DIR, all set, those with
+// nothing to tell empty or zero; of the supervisor's own environment only PATH,
+// LANG, HOME, TMPDIR and TZ; and its [sdk.Transition] as JSON on standard input.
+// On descriptor 3 it may write progress, a line each, as text or as
+// {"progress": PERCENT, "msg": TEXT}. Descriptor 4 is a lifeline and of no other
+// use: by it the kernel kills the act's process group when the supervisor dies
+// or executes another version of itself.
 //
-// A check gets the environment of checkEnviron and answers as Nagios plugins
-// do: 0 is fit, 1 fit with a warning, 2 and 3 are not; the first line of its
-// output, up to a bar, is shown. It is killed with its process group as soon as
-// it ends or its time is over.
+// An act's exit code tells its outcome: 0 done, 10 already so, 20 refused
+// (nothing changed, do not ask again), 75 nothing changed, ask again, 40 a newer
+// term was seen; anything else is Unknown. At its deadline it gets SIGTERM and a
+// second later SIGKILL, in forced mode SIGKILL at once, and with it all that it
+// has started; its outcome is Unknown then, whatever its exit code. An act that
+// ends well may leave processes running; they have to redirect their outputs,
+// because nobody reads those of the act any more and writing to them fails. What
+// any other act leaves running is killed.
+//
+// A check gets DEPUTY_SERVICE, _NODE, _ACTION (check), _ROLE, _TERM, _TIMEOUT_MS
+// and _STATE_DIR, and answers as Nagios plugins do: 0 is fit, 1 fit with a
+// warning, 2 and 3 are not, anything else is no answer; the first line of its
+// output, up to a bar, is shown. When it ends or its time is over, its process
+// group is killed.
 //
 // What either writes to its outputs is logged; a line beginning with <N>, N
 // from 0 to 7, tells its priority (sd-daemon(3)).

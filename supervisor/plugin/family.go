@@ -81,10 +81,13 @@ func look(pid int) (r relative, ok bool) {
 	return r, true
 }
 
+// same reports whether both are one process; its parent may have changed.
+func (r relative) same(o relative) bool { return r.pid == o.pid && r.start == o.start }
+
 // lives reports whether this very process still does.
 func (r relative) lives() bool {
 	now, ok := look(r.pid)
-	return ok && now.start == r.start
+	return ok && r.same(now)
 }
 
 // kill sends SIGKILL to this very process, never to a later one of its number.

@@ -220,7 +220,7 @@ func (r *run) slay(ended <-chan struct{}) {
 		// A relative whose parents are dead is found no more, yet may live.
 		found := family(r.pid)
 		for _, o := range others {
-			if !slices.Contains(found, o) && o.lives() {
+			if !slices.ContainsFunc(found, o.same) && o.lives() {
 				found = append(found, o)
 			}
 		}
