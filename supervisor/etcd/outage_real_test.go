@@ -45,14 +45,16 @@ type renewal struct {
 
 func (r *renewal) follow(ctx context.Context, l supervisor.Lease, ttl time.Duration) {
 	clock, until := bootClock{}, supervisor.NewTiming(ttl).Until
+	lost := l.Lost()
 	for {
 		select {
 		case <-l.Renewed():
-		case <-l.Lost():
+		case <-lost:
 			r.mu.Lock()
 			r.lost = true
 			r.mu.Unlock()
-			return
+			lost = nil // renewing goes on
+			continue
 		case <-ctx.Done():
 			return
 		}
@@ -66,16 +68,11 @@ func (r *renewal) follow(ctx context.Context, l supervisor.Lease, ttl time.Durat
 	}
 }
 
-// take returns what was measured since it was called last.
-func (r *renewal) take() (longest time.Duration, lost bool) {
+// result returns what was measured.
+func (r *renewal) result() (longest time.Duration, lost bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	longest, lost = r.longest, r.lost
-	if lost {
-		longest = max(longest, bootClock{}.Now().Sub(r.sent))
-	}
-	r.longest = 0
-	return longest, lost
+	return r.longest, r.lost
 }
 
 // measureOutages takes etcd's leader away again and again, and brings it back
@@ -117,7 +114,7 @@ func measureOutages(b testing.TB, opts etcdtest.Options, times int, away time.Du
 		}
 		time.Sleep(2 * time.Second)
 		for i, r := range renewals {
-			gap, lost := r.take()
+			gap, lost := r.result()
 			outages[i].gaps = append(outages[i].gaps, gap)
 			if lost {
 				outages[i].lost++

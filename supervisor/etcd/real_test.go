@@ -18,6 +18,7 @@ import (
 
 func TestMain(m *testing.M) {
 	etcdtest.Main()
+	holderMain()
 	os.Exit(m.Run())
 }
 

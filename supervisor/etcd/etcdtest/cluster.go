@@ -55,6 +55,7 @@ type Cluster struct {
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and renewed when a member reports
+	paths   []*Path
 }
 
 // errClash means that somebody else took a port between finding and using it.
@@ -148,6 +149,12 @@ func (c *Cluster) startAll(ctx context.Context) error {
 // Close kills all members and removes what Start has made. It may be called
 // again.
 func (c *Cluster) Close() error {
+	c.mu.Lock()
+	paths := c.paths
+	c.mu.Unlock()
+	for _, p := range paths {
+		p.close()
+	}
 	for _, m := range c.members {
 		m.Kill()
 		for _, p := range m.proxies() {
