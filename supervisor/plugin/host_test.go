@@ -147,7 +147,7 @@ func act(a sdk.Action, timeout time.Duration) sdk.Transition {
 }
 
 // long is a time that no test may need.
-const long = 20 * time.Second
+const long = time.Minute
 
 // within fails the test if what f does takes longer than the bound.
 func within(t *testing.T, bound time.Duration, f func()) time.Duration {
