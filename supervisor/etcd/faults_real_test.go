@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/deputy-ha/deputy/sdk"
 	"github.com/deputy-ha/deputy/supervisor/etcd/etcdtest"
 )
 
@@ -37,8 +38,18 @@ func TestFaultsOnEtcd(t *testing.T) {
 		t.Error(fault)
 	}
 	gaps := vacancies(all, from, to)
-	slices.Sort(gaps)
-	t.Logf("%d tenures; vacant %d times, %v in all, %v at most", len(all), len(gaps), sum(gaps).Round(time.Millisecond), slices.Max(append(gaps, 0)).Round(time.Millisecond))
+	var total, longest time.Duration
+	for _, g := range gaps {
+		total, longest = total+g.length(), max(longest, g.length())
+		s.say("vacant for %v at %v", g.length(), g.begin)
+		// Without its majority etcd can do nothing, and there is nothing to do.
+		for _, able := range s.able(from, to) {
+			if d := g.within(able); d > tooLong {
+				t.Errorf("nobody held the role for %v while etcd had its majority", d)
+			}
+		}
+	}
+	t.Logf("%d tenures; vacant %d times, %v in all, %v at most", len(all), len(gaps), total.Round(time.Millisecond), longest.Round(time.Millisecond))
 	for _, name := range slices.Sorted(maps.Keys(s.done)) {
 		t.Logf("%4d times %s", s.done[name], name)
 	}
@@ -47,12 +58,9 @@ func TestFaultsOnEtcd(t *testing.T) {
 	}
 }
 
-func sum(all []time.Duration) (total time.Duration) {
-	for _, d := range all {
-		total += d
-	}
-	return total
-}
+// tooLong is for how long the role may be vacant while it could be taken. Faults
+// come faster than leases end, and the machine may be busy, so it is long.
+const tooLong = 8 * time.Second
 
 func faultsFor(t *testing.T, usual time.Duration) time.Duration {
 	t.Helper()
@@ -90,7 +98,8 @@ type faultStage struct {
 	rng     *rand.Rand
 	ttl     time.Duration
 	log     *os.File
-	done    map[string]int // how often each fault was played
+	done    map[string]int  // how often each fault was played
+	unable  []stretchOfTime // without a majority of etcd
 }
 
 func newFaultStage(t *testing.T, seed uint64) *faultStage {
@@ -234,9 +243,13 @@ func (s *faultStage) faultKinds() map[string]func() trouble {
 		}),
 		"etcd without its majority": leader(func(i int) func() {
 			next := (i + 1) % s.etcd.Size()
+			begin := bootClock{}.Now()
 			s.etcd.Member(i).Kill()
 			s.etcd.Member(next).Kill()
-			return func() { restart(i, next) }
+			return func() {
+				restart(i, next)
+				s.unable = append(s.unable, stretchOfTime{begin, bootClock{}.Now()})
+			}
 		}),
 	}
 }
@@ -290,4 +303,13 @@ func (s *faultStage) settle() {
 			return
 		}
 	}
+}
+
+// able are the times in which etcd had its majority.
+func (s *faultStage) able(from, to sdk.Instant) (all []stretchOfTime) {
+	for _, u := range s.unable {
+		all = append(all, stretchOfTime{from, u.begin})
+		from = u.end
+	}
+	return append(all, stretchOfTime{from, to})
 }

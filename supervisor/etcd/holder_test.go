@@ -96,7 +96,7 @@ func (s contender) run() error {
 		Clock:     bootClock{},
 		Node:      supervisor.Node{Name: s.Node, Boot: "boot", Machine: "machine-" + s.Node},
 		Witness:   s,
-		Log:       slog.New(slog.NewTextHandler(os.Stderr, nil)).With("node", s.Node, "pid", os.Getpid()),
+		Log:       slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", s.Node, "pid", os.Getpid()),
 	})
 	if err != nil {
 		return err

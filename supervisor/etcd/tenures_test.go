@@ -62,8 +62,18 @@ func TestOverlapsAreFound(t *testing.T) {
 	}
 }
 
+// A stretchOfTime is from one instant to another.
+type stretchOfTime struct{ begin, end sdk.Instant }
+
+func (s stretchOfTime) length() time.Duration { return s.end.Sub(s.begin) }
+
+// within is how much of s is in other.
+func (s stretchOfTime) within(other stretchOfTime) time.Duration {
+	return max(min(s.end, other.end).Sub(max(s.begin, other.begin)), 0)
+}
+
 // vacancies are the times, within the range, in which nobody acts.
-func vacancies(all []acting, from, to sdk.Instant) (gaps []time.Duration) {
+func vacancies(all []acting, from, to sdk.Instant) (gaps []stretchOfTime) {
 	all = slices.SortedFunc(slices.Values(all), func(a, b acting) int { return int(a.begin - b.begin) })
 	last := from
 	for _, a := range append(all, acting{begin: to, end: to}) {
@@ -71,7 +81,7 @@ func vacancies(all []acting, from, to sdk.Instant) (gaps []time.Duration) {
 			break
 		}
 		if a.begin > last {
-			gaps = append(gaps, a.begin.Sub(last))
+			gaps = append(gaps, stretchOfTime{last, a.begin})
 		}
 		last = max(last, a.end)
 	}
