@@ -165,6 +165,27 @@ func TestCutClientsHoldsBack(t *testing.T) {
 	}
 }
 
+func TestPathIsCutAlone(t *testing.T) {
+	c := etcdtest.StartT(t, fast)
+	path, err := c.Path()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine, others := client(t, path.Endpoints()...), client(t, c.Endpoints()...)
+	if err := put(t, mine, "a", 5*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	path.Cut()
+	if err := put(t, mine, "b", 300*time.Millisecond); err == nil {
+		t.Error("a member has answered on a path that is cut")
+	}
+	if err := put(t, others, "c", 5*time.Second); err != nil {
+		t.Errorf("put on another path: %v", err)
+	}
+	path.Heal()
+	eventually(t, "put on the healed path", func() error { return put(t, mine, "d", time.Second) })
+}
+
 func TestRestoreGoesBack(t *testing.T) {
 	c := etcdtest.StartT(t, fast)
 	cli := client(t, c.Endpoints()...)
