@@ -84,7 +84,8 @@ func (x *Exec) Describe() supervisor.Description {
 	return d
 }
 
-// Verify reports every program that could not be run.
+// Verify reports every program that could not be run, and a user that programs
+// could not be run as.
 func (x *Exec) Verify(ctx context.Context) error {
 	found := make(chan error, 1)
 	go func() { // which a dead file system may hold for ever
@@ -94,6 +95,11 @@ func (x *Exec) Verify(ctx context.Context) error {
 				if err := trusted(argv[0], x.host.UID); err != nil {
 					all = append(all, &KeyError{Key: string(c), Err: err})
 				}
+			}
+		}
+		if name := x.settings.user; name != "" {
+			if _, _, err := become(name); err != nil {
+				all = append(all, &KeyError{Key: asUser, Err: err})
 			}
 		}
 		found <- errors.Join(all...)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -62,7 +61,7 @@ func (h Host) installed() []string {
 	for _, dir := range h.Dirs {
 		entries, _ := os.ReadDir(dir)
 		for _, e := range entries {
-			if name, ok := strings.CutPrefix(filepath.Base(e.Name()), prefix); ok {
+			if name, ok := strings.CutPrefix(e.Name(), prefix); ok {
 				names = append(names, name)
 			}
 		}
