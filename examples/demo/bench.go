@@ -183,7 +183,7 @@ func (b *bench) each(ctx context.Context, l *lab, random time.Duration, act func
 		err := act(acting, i)
 		cancel()
 		if err != nil {
-			return fmt.Errorf("%d of %d: %w", i+1, b.times, err)
+			return fmt.Errorf("%d of %d: %w\n%s", i+1, b.times, err, l.logs())
 		}
 		if len(l.rec.overlaps(0)) > 0 {
 			break // nothing is worth measuring any more

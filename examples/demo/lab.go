@@ -273,7 +273,7 @@ func (l *lab) await(ctx context.Context, what string, ok func() bool) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("wait until %s: %w\n%s", what, context.Cause(ctx), l.logs())
+			return fmt.Errorf("wait until %s: %w", what, context.Cause(ctx))
 		}
 	}
 	return nil

@@ -41,6 +41,9 @@ func makeBridge() error {
 	snooping := false
 	bridge := &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs(), MulticastSnooping: &snooping}
 	bridge.Name = bridgeName
+	// Otherwise it has the lowest address of its ports, another one whenever
+	// these change, and its neighbours lose it for seconds.
+	bridge.HardwareAddr = net.HardwareAddr{2, 0, 0, 0, 1, 0}
 	if err := netlink.LinkAdd(bridge); err != nil {
 		return fmt.Errorf("make the bridge: %w", err)
 	}

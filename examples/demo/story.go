@@ -124,7 +124,7 @@ func show(ctx context.Context, o options, stay bool) (err error) {
 	}
 	for _, scene := range scenes() {
 		if err := s.play(ctx, scene); err != nil {
-			return fmt.Errorf("%s: %w", scene.name, err)
+			return fmt.Errorf("%s: %w\n%s", scene.name, err, l.logs())
 		}
 	}
 	if stay {
