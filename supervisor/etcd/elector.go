@@ -28,6 +28,7 @@ func (c *Client) Elector(service string, ttl time.Duration) supervisor.Elector {
 	e.ttl = ttl
 	e.mu.Unlock()
 	c.pulse(ttl) // begins now, for the watch to be listened to and the take to be fast
+	c.prune()
 	return &elector{election: e, ttl: ttl}
 }
 
@@ -79,7 +80,7 @@ func (e *elector) take(ctx context.Context, seen supervisor.State) (*lease, erro
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, e.ttl, errNoAnswer)
 	defer cancel()
-	b, err := e.begin(seen)
+	st, b, err := e.begin(seen)
 	if err != nil {
 		return nil, err
 	}
@@ -87,29 +88,32 @@ func (e *elector) take(ctx context.Context, seen supervisor.State) (*lease, erro
 	if b.Mine {
 		return e.claim(ctx, b)
 	}
-	return e.win(ctx, seen, b)
+	return e.win(ctx, st, b)
 }
 
 // begin checks that the State is the newest and allows a take, and keeps
 // others of this process from taking.
-func (e *elector) begin(seen supervisor.State) (basis, error) {
+func (e *elector) begin(seen supervisor.State) (supervisor.State, basis, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	r := e.state.Reservation
+	refuse := func(format string, args ...any) (supervisor.State, basis, error) {
+		return supervisor.State{}, basis{}, fmt.Errorf("%w: "+format, append([]any{supervisor.ErrRefused}, args...)...)
+	}
 	switch {
 	case seen.Seq != e.state.Seq:
-		return basis{}, fmt.Errorf("%w: this State is not the newest", supervisor.ErrRefused)
+		return refuse("this State is not the newest")
 	case e.held != nil || e.taking:
-		return basis{}, fmt.Errorf("%w: this process holds or takes the role already", supervisor.ErrRefused)
+		return refuse("this process holds or takes the role already")
 	case e.state.Frozen != "":
-		return basis{}, fmt.Errorf("%w: %s", supervisor.ErrRefused, e.state.Frozen)
+		return refuse("%s", e.state.Frozen)
 	case !e.basis.Vacant && !e.basis.Mine:
-		return basis{}, fmt.Errorf("%w: the role is not vacant", supervisor.ErrRefused)
+		return refuse("the role is not vacant")
 	case e.basis.Vacant && r.Binds() && r.To != e.c.cfg.Node.Name:
-		return basis{}, fmt.Errorf("%w: the role is reserved for %s", supervisor.ErrRefused, r.To)
+		return refuse("it is reserved for %s", r.To)
 	}
 	e.taking = true
-	return e.basis, nil
+	return e.state, e.basis, nil
 }
 
 func (e *elector) begun() {
@@ -120,17 +124,16 @@ func (e *elector) begun() {
 }
 
 // win takes a vacant role.
-func (e *elector) win(ctx context.Context, seen supervisor.State, b basis) (*lease, error) {
+func (e *elector) win(ctx context.Context, st supervisor.State, b basis) (*lease, error) {
 	p := e.c.pulse(e.ttl)
 	if err := p.written(ctx, 1); err != nil {
 		return nil, unknown(err)
 	}
 	k, node := e.c.keys, e.c.cfg.Node
 	e.mu.Lock()
-	follows := e.state.Term
-	term := max(e.highest, follows.Term) + 1
-	res := e.state.Reservation
+	term := max(e.highest, st.Term.Term) + 1
 	e.mu.Unlock()
+	follows, res := st.Term, st.Reservation
 	forUs := res.Binds() && res.To == node.Name
 	rec := primaryRecord{
 		Primary: supervisor.Primary{

@@ -91,13 +91,8 @@ func (h *hedge) close() error {
 	return errors.Join(errs...)
 }
 
-// final reports whether asking again, or elsewhere, is of no use.
-func final(err error) bool {
-	return errors.Is(err, errCompacted) || errors.Is(err, errLeaseGone) || errors.Is(err, errDenied)
-}
-
-// ask makes one call through h, asking again after each delay. The error wraps
-// supervisor.ErrUnreachable unless it is final.
+// ask makes one call through h, asking again after each delay. The error is
+// errCompacted or errLeaseGone, or wraps supervisor.ErrUnreachable.
 func ask[T any](ctx context.Context, h *hedge, delay time.Duration, call func(context.Context, kv) (T, error)) (T, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	type answer struct {
@@ -153,7 +148,11 @@ func ask[T any](ctx context.Context, h *hedge, delay time.Duration, call func(co
 			if ctx.Err() == nil {
 				h.answered(a.way, a.err)
 			}
-			if final(a.err) {
+			if errors.Is(a.err, errDenied) {
+				var none T
+				return none, &unreachable{cause: a.err, ways: []error{a.err}}
+			}
+			if errors.Is(a.err, errCompacted) || errors.Is(a.err, errLeaseGone) {
 				var none T
 				return none, a.err
 			}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -223,18 +225,9 @@ func (c *Client) presenceTTL() time.Duration {
 // leave deletes the pulses that nothing hangs on, as the process ends.
 func (c *Client) leave(ctx context.Context) {
 	c.mu.Lock()
-	var idle []cond
-	for _, p := range c.pulses {
-		p.mu.Lock()
-		if p.rev != 0 && !p.kept && len(p.leases) == 0 {
-			idle = append(idle, is(p.key, p.rev))
-		}
-		p.mu.Unlock()
-	}
+	pulses := slices.Collect(maps.Values(c.pulses))
 	c.mu.Unlock()
-	for _, is := range idle {
-		if _, err := c.txn(ctx, txn{If: []cond{is}, Then: []op{remove(one(is.key))}}); err != nil {
-			c.log.Info("cannot delete the pulse, it will fall silent", "cause", err)
-		}
+	for _, p := range pulses {
+		p.remove(ctx)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -27,6 +28,7 @@ type pulse struct {
 	timing supervisor.Timing
 	wake   chan struct{} // asks for a pulse now
 	view   *view         // the record as the watch tells of it
+	feed   *feed
 
 	mu      sync.Mutex
 	count   uint64 // of the last value sent
@@ -69,13 +71,15 @@ var (
 func newPulse(c *Client, ttl time.Duration) *pulse {
 	id := rand.Text()
 	key := c.keys.pulse(id)
+	view := newView(one(key))
 	return &pulse{
 		c:       c,
 		id:      id,
 		key:     key,
 		timing:  c.timing(ttl),
 		wake:    make(chan struct{}, 1),
-		view:    newView(one(key)),
+		view:    view,
+		feed:    newFeed(c, one(key), view),
 		changed: make(chan struct{}),
 	}
 }
@@ -121,20 +125,69 @@ func (c *Client) replace(p *pulse) {
 	c.turnover.tell()
 }
 
+// prune ends the pulses of TTLs that no election here has any more, each with
+// the last lease that hangs on it.
+func (c *Client) prune() {
+	c.mu.Lock()
+	elections := slices.Collect(maps.Values(c.elections))
+	c.mu.Unlock()
+	wanted := make(map[time.Duration]bool)
+	for _, e := range elections {
+		e.mu.Lock()
+		wanted[e.ttl] = true
+		e.mu.Unlock()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for ttl, p := range c.pulses {
+		if wanted[ttl] {
+			continue
+		}
+		delete(c.pulses, ttl)
+		p.mu.Lock()
+		p.retired = true
+		p.mu.Unlock()
+		poke(p.wake)
+	}
+}
+
 // run renews the pulse until it is lost, or given up, or ctx ends.
 func (p *pulse) run(ctx context.Context) {
+	began := p.c.clock.Now()
 	ctx, cancel := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel(nil)
 	// The deadline has a goroutine of its own: renewing can hang.
 	wg.Go(func() { p.guard(ctx) })
-	feed := newFeed(p.c, one(p.key), p.view)
-	wg.Go(func() { feed.run(ctx) })
+	wg.Go(func() { p.feed.run(ctx) })
 
 	cause := p.renew(ctx)
 	p.end(cause)
+	if errors.Is(cause, errRetired) {
+		p.remove(ctx)
+	}
+	if p.c.clock.Now() < began.Add(p.timing.Renew) {
+		nap(ctx, p.timing.Renew/2) // whatever takes pulses away, it is not to be raced
+	}
 	p.c.replace(p)
+}
+
+// remove deletes the pulse, unless a tenure may hang on it that is for another
+// process to adopt. If that cannot be done the pulse falls silent.
+func (p *pulse) remove(ctx context.Context) {
+	p.mu.Lock()
+	idle, t := !p.kept && p.rev != 0 && len(p.leases) == 0, txn{
+		If:   []cond{is(p.key, p.rev)},
+		Then: []op{remove(one(p.key))},
+	}
+	p.mu.Unlock()
+	if !idle {
+		return
+	}
+	if _, err := p.c.txn(ctx, t); err != nil {
+		p.c.log.Info("cannot delete the pulse, it will fall silent", "pulse", p.id, "cause", err)
+	}
 }
 
 // renew writes the pulse again and again; it returns why it cannot go on.
@@ -369,9 +422,7 @@ func (p *pulse) listen() {
 	}
 	p.mu.Unlock()
 	if deaf {
-		way := p.c.hedge.best()
-		p.c.log.Info("the watch tells nothing, beginning anew at another endpoint", "endpoint", way.Name())
-		p.c.hedge.avoid(way)
+		p.feed.leave()
 		p.c.restarts.wake()
 	}
 }

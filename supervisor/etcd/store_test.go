@@ -67,9 +67,8 @@ func (s *store) txn(t txn) (reply, error) {
 	for i, o := range steps {
 		switch o.kind {
 		case opGet:
-			for _, key := range slices.Sorted(maps.Keys(s.recs)) {
-				if o.span.has(key) {
-					rec := s.recs[key]
+			for _, key := range s.keysIn(o.span) {
+				if rec, ok := s.recs[key]; ok {
 					if o.keysOnly {
 						rec.Value = nil
 					}
@@ -86,8 +85,8 @@ func (s *store) txn(t txn) (reply, error) {
 			s.log = append(s.log, event{record: rec, Prev: old})
 			wrote = true
 		case opDelete:
-			for _, key := range slices.Sorted(maps.Keys(s.recs)) {
-				if o.span.has(key) {
+			for _, key := range s.keysIn(o.span) {
+				if _, ok := s.recs[key]; ok {
 					s.log = append(s.log, event{record: record{Key: key, Mod: next}, Deleted: true, Prev: s.recs[key]})
 					delete(s.recs, key)
 					wrote = true
@@ -102,6 +101,20 @@ func (s *store) txn(t txn) (reply, error) {
 	}
 	r.Rev = s.rev
 	return r, nil
+}
+
+func (s *store) keysIn(r span) []string {
+	if r.end == "" {
+		return []string{r.key}
+	}
+	var keys []string
+	for key := range s.recs {
+		if r.has(key) {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return keys
 }
 
 // since returns the events in r from revision from on.
@@ -257,14 +270,15 @@ type line struct {
 	name string
 	gate *gate // of the process: closed while it is frozen
 
-	mu     sync.Mutex
-	cut    bool
-	healed chan struct{}
-	faults faults
-	deaf   bool          // loses the reply to the next write
-	tamper func(txn) txn // what a broken client would send; may be nil
-	rng    *rand.Rand
-	wg     sync.WaitGroup
+	mu      sync.Mutex
+	cut     bool
+	healed  chan struct{}
+	faults  faults
+	deaf    bool           // loses the reply to the next write
+	swallow func(txn) bool // loses what it is true for; may be nil
+	tamper  func(txn) txn  // what a broken client would send; may be nil
+	rng     *rand.Rand
+	wg      sync.WaitGroup
 }
 
 var _ kv = (*line)(nil)
@@ -398,6 +412,9 @@ func (l *line) Name() string { return l.name }
 func (l *line) Txn(ctx context.Context, t txn) (reply, error) {
 	if l.tamper != nil {
 		t = l.tamper(t)
+	}
+	if l.swallow != nil && l.swallow(t) {
+		return reply{}, l.hang(ctx)
 	}
 	if l.loses(t) {
 		_, _ = l.way.Txn(ctx, t)

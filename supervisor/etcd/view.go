@@ -204,6 +204,7 @@ type feed struct {
 
 	mu    sync.Mutex
 	views []*view
+	way   kv // that the watch goes by
 }
 
 func newFeed(c *Client, s span, views ...*view) *feed {
@@ -221,6 +222,17 @@ func (f *feed) all() []*view {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.views)
+}
+
+// leave has the next watch go by another endpoint.
+func (f *feed) leave() {
+	f.mu.Lock()
+	way := f.way
+	f.mu.Unlock()
+	if way != nil {
+		f.c.log.Info("the watch tells nothing, beginning anew at another endpoint", "endpoint", way.Name())
+		f.c.hedge.avoid(way)
+	}
 }
 
 // run keeps the views until ctx ends.
@@ -244,6 +256,9 @@ func (f *feed) run(ctx context.Context) {
 func (f *feed) watch(ctx context.Context, restart <-chan struct{}, from int64, breaks uint64) {
 	ctx, cancel := context.WithCancel(ctx)
 	way, ch := f.c.watch(ctx, f.span, from)
+	f.mu.Lock()
+	f.way = way
+	f.mu.Unlock()
 	defer func() {
 		cancel()
 		for range ch { // wait for its end
