@@ -32,7 +32,12 @@ func (s *Server) routes(wg *sync.WaitGroup) http.Handler {
 	order := func(pattern string, h func(*http.Request) error) {
 		handle(pattern, steer, answer(func(r *http.Request) (any, error) {
 			err := h(r)
-			s.Log.Info("order", "service", s.Member.Status().Service, "by", guestOf(r.Context()).name(), "what", r.Method+" "+r.URL.Path, "cause", err)
+			log := s.Log.With("by", guestOf(r.Context()).name(), "order", r.Method+" "+r.URL.Path)
+			if err != nil {
+				log.Warn("order not carried out", "cause", err)
+			} else {
+				log.Info("order carried out")
+			}
 			return struct{}{}, err
 		}))
 	}

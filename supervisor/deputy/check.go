@@ -10,6 +10,7 @@ import (
 
 	"github.com/deputy-ha/deputy/supervisor"
 	"github.com/deputy-ha/deputy/supervisor/config"
+	"github.com/deputy-ha/deputy/supervisor/etcd"
 )
 
 func (a *app) checkCommand() *cobra.Command {
@@ -34,10 +35,10 @@ func (a *app) checkCommand() *cobra.Command {
 
 // A finding is what `deputy check -o json` prints.
 type finding struct {
-	Node     string          `json:"node"`
-	Services []config.Table  `json:"services"`
-	Etcd     *etcdFinding    `json:"etcd,omitempty"`    // with --deep
-	Plugins  []pluginFinding `json:"plugins,omitempty"` // with --deep
+	Node     string           `json:"node"`
+	Services []config.Table   `json:"services"`
+	Etcd     *etcd.Inspection `json:"etcd,omitempty"`    // with --deep
+	Plugins  []pluginFinding  `json:"plugins,omitempty"` // with --deep
 }
 
 func (a *app) check(ctx context.Context, names []string, deep bool) error {
@@ -46,7 +47,7 @@ func (a *app) check(ctx context.Context, names []string, deep bool) error {
 	wrong = errors.Join(wrong, err)
 	f := finding{Node: node.Name, Services: []config.Table{}}
 	for _, s := range services {
-		if _, err := a.fitPlugins(node, s, slog.New(slog.DiscardHandler)); err != nil {
+		if _, err := a.fitPlugins(node, s, nil, slog.New(slog.DiscardHandler)); err != nil {
 			wrong = errors.Join(wrong, err)
 			continue
 		}
@@ -66,7 +67,7 @@ func (a *app) check(ctx context.Context, names []string, deep bool) error {
 			return fmt.Errorf("print: %w", err)
 		}
 	}
-	f.printDeep(a)
+	fmt.Fprint(a.stdout, f.deepText(a.screen))
 	return wrong
 }
 

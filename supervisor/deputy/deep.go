@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 
 	"github.com/deputy-ha/deputy/supervisor"
 	"github.com/deputy-ha/deputy/supervisor/config"
@@ -21,7 +22,7 @@ type pluginFinding struct {
 func (a *app) deep(ctx context.Context, node config.Node, services []supervisor.Service, f *finding) error {
 	var wrong []error
 	for _, s := range services {
-		plugins, err := a.plugins(node, s, slog.New(slog.DiscardHandler))
+		plugins, err := a.plugins(node, s, nil, slog.New(slog.DiscardHandler))
 		if err != nil {
 			return err
 		}
@@ -32,28 +33,33 @@ func (a *app) deep(ctx context.Context, node config.Node, services []supervisor.
 			cancel()
 			if err != nil {
 				found.Error = err.Error()
-				wrong = append(wrong, mark(fmt.Errorf("%s: plugin %s: %w", s.File, s.Parts[i].Name, err), errConfig))
+				wrong = append(wrong, mark(fmt.Errorf("%s: plugin %s: %w", s.File, found.Plugin, err), errConfig))
 			}
 			f.Plugins = append(f.Plugins, found)
 		}
 	}
-	return errors.Join(errors.Join(wrong...), a.deepEtcd(ctx, f))
+	in, err := a.inspect(ctx)
+	f.Etcd = in
+	return errors.Join(append(wrong, err)...)
 }
 
-// printDeep shows what etcd and the plugins said.
-func (f finding) printDeep(a *app) {
-	if f.Etcd == nil && len(f.Plugins) == 0 {
-		return
-	}
-	fmt.Fprintln(a.stdout)
-	for _, p := range f.Plugins {
-		text := "can be called"
-		if p.Error != "" {
-			text = p.Error
+// deepText shows what the plugins and etcd said.
+func (f finding) deepText(s screen) string {
+	var b strings.Builder
+	if len(f.Plugins) > 0 {
+		t := table{head: []string{"SERVICE", "PLUGIN", "VERDICT"}}
+		for _, p := range f.Plugins {
+			verdict := cell{"can be called", good}
+			if p.Error != "" {
+				verdict = cell{p.Error, bad}
+			}
+			t.add(cell{p.Service, plain}, cell{p.Plugin, plain}, verdict)
 		}
-		fmt.Fprintf(a.stdout, "  %s: plugin %s: %s\n", p.Service, p.Plugin, tidy(text))
+		b.WriteString("\n")
+		t.write(&b, s, "  ")
 	}
 	if f.Etcd != nil {
-		f.Etcd.print(a)
+		b.WriteString("\n" + inspectionText(*f.Etcd, s))
 	}
+	return b.String()
 }

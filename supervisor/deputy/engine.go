@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/deputy-ha/deputy/supervisor"
+	"github.com/deputy-ha/deputy/supervisor/boottime"
 	"github.com/deputy-ha/deputy/supervisor/config"
 	"github.com/deputy-ha/deputy/supervisor/etcd"
 	"github.com/deputy-ha/deputy/supervisor/rundir"
@@ -22,7 +23,9 @@ type engine struct {
 	node    config.Node
 	here    supervisor.Node
 	level   *slog.LevelVar
+	plain   *slog.Logger // for members, who add their node and service themselves
 	log     *slog.Logger
+	clock   *boottime.Clock
 	records *etcd.Client
 
 	seats []*seat
@@ -43,7 +46,7 @@ func (a *app) engine(names []string, log *slog.Logger, level *slog.LevelVar) (*e
 	if err != nil && (len(names) > 0 || len(services) == 0) {
 		return nil, err
 	}
-	e := &engine{a: a, all: len(names) == 0, node: node, here: here, level: level, log: log.With("node", node.Name)}
+	e := &engine{a: a, all: len(names) == 0, node: node, here: here, level: level, plain: log, log: log.With("node", node.Name)}
 	if err != nil {
 		e.log.Error("definitions are wrong, and their services do not run here", "cause", err)
 	}
@@ -54,8 +57,12 @@ func (a *app) engine(names []string, log *slog.Logger, level *slog.LevelVar) (*e
 	if err != nil {
 		return nil, err
 	}
-	cfg.Node, cfg.Log, cfg.Witness = here, e.log, rundir.Witness(a.paths.state)
+	if e.clock, err = boottime.New(); err != nil {
+		return nil, err
+	}
+	cfg.Clock, cfg.Node, cfg.Log, cfg.Witness = e.clock, here, e.log, rundir.Witness(a.paths.state)
 	if e.records, err = etcd.Open(cfg); err != nil {
+		e.clock.Close()
 		return nil, mark(err, errConfig)
 	}
 	if err := e.take(services); err != nil {
@@ -91,6 +98,7 @@ func (e *engine) release() {
 		s.release()
 	}
 	e.records.Close()
+	e.clock.Close()
 }
 
 // run takes part until ctx ends, and returns when every service is demoted

@@ -17,7 +17,7 @@ import (
 // would tell.
 const (
 	handOverTime = time.Minute
-	moveTime     = 3 * time.Minute
+	promoteTime  = 2 * time.Minute
 )
 
 // A moved is what a switchover or failover prints as JSON.
@@ -61,7 +61,7 @@ func (a *app) switchoverCommand() *cobra.Command {
 		},
 	})
 	c.Flags().StringVar(&to, "to", "", "the node that takes the role; the best candidate if not given")
-	c.Flags().DurationVar(&timeout, "timeout", 0, "undo and give up after so long; the definition's timeouts if not given")
+	c.Flags().DurationVar(&timeout, "timeout", 0, "undo it when the old primary has not left after so long; the definition's timeouts if not given")
 	return c
 }
 
@@ -92,7 +92,7 @@ func (a *app) failoverCommand() *cobra.Command {
 		},
 	})
 	c.Flags().StringVar(&to, "to", "", "the node that takes the role")
-	c.Flags().DurationVar(&timeout, "timeout", 0, "give up after so long; the definition's timeouts if not given")
+	c.Flags().DurationVar(&timeout, "timeout", 0, "free the role for others when it is not taken after so long; the definition's timeouts if not given")
 	return c
 }
 
@@ -208,19 +208,19 @@ func (a *app) conclude(m moved, r supervisor.Reservation, err error) error {
 	return err
 }
 
-// patience is how long a reservation is kept for, and how long to wait for the
-// end. What the operator gives bounds both.
+// patience is how long a reservation is kept for, which is the operator's to
+// say, and how long to wait for the end: a hand-over that is undone at the
+// last moment has to promote again.
 func (a *app) patience(service string, timeout time.Duration) (handOver, all time.Duration) {
-	handOver, all = handOverTime, moveTime
+	handOver, promote := handOverTime, promoteTime
 	if d, ok := a.definition(service); ok {
-		handOver = d.Patience()
-		all = handOver + d.TTL
+		handOver, promote = d.Patience(), d.TTL
 		for _, p := range d.Parts {
-			all += p.Promote.Timeout * time.Duration(1+p.Promote.Retries)
+			promote += p.Promote.Timeout * time.Duration(1+p.Promote.Retries)
 		}
 	}
 	if timeout > 0 {
-		handOver, all = min(handOver, timeout), timeout
+		handOver = timeout
 	}
-	return handOver, all
+	return handOver, handOver + promote + askTime
 }

@@ -171,11 +171,16 @@ func TestStoryThatEndsBadly(t *testing.T) {
 	if _, done, err := told(y, asked, free, primary); !done || err == nil || err.Error() != "db3 took the role instead of db2" {
 		t.Errorf("somebody else: done %v, %v", done, err)
 	}
+	// The reservation has run out before the old primary had left.
+	y, asked, _, demoting, _, _, _ = stages()
+	if lines, done, err := told(y, asked, demoting, orders()); !done || err == nil || err.Error() != "undone, db1 stays primary: it had not left in time" || lines[len(lines)-1] != "db1 is primary again" {
+		t.Errorf("run out: done %v, %v, %q", done, err, lines)
+	}
 	// Somebody else's answer is none of ours.
 	y, asked, _, _, _, _, _ = stages()
 	foreign := answer(asked, supervisor.Declined, "x")
 	foreign.Reservation.ID = "r0"
-	if _, done, err := told(y, asked, foreign); done || err != nil {
+	if _, done, err := told(y, foreign); done || err != nil {
 		t.Errorf("another reservation: done %v, %v", done, err)
 	}
 }

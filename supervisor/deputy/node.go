@@ -72,8 +72,17 @@ func (a *app) description(service string) string {
 	return d.Description
 }
 
+// A line is a connection to the records for one command.
+type line struct {
+	*etcd.Client
+	clock *boottime.Clock
+}
+
+// Close ends it.
+func (l *line) Close() error { return errors.Join(l.Client.Close(), l.clock.Close()) }
+
 // records opens etcd, for an operator's questions and orders.
-func (a *app) records() (*etcd.Client, error) {
+func (a *app) records() (*line, error) {
 	n, err := a.settings()
 	if err != nil {
 		return nil, err
@@ -82,9 +91,17 @@ func (a *app) records() (*etcd.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.Node.Name = n.Name
+	clock, err := boottime.New()
+	if err != nil {
+		return nil, err
+	}
+	cfg.Node.Name, cfg.Clock = n.Name, clock
 	c, err := etcd.Open(cfg)
-	return c, mark(err, errConfig)
+	if err != nil {
+		clock.Close()
+		return nil, mark(err, errConfig)
+	}
+	return &line{c, clock}, nil
 }
 
 // records tells how a node reaches etcd.
@@ -92,7 +109,7 @@ func records(n config.Node) (etcd.Config, error) {
 	cfg := etcd.Config{
 		Endpoints: endpoints(n.Etcd), Prefix: n.Etcd.Prefix,
 		CAFile: n.Etcd.CAFile, CertFile: n.Etcd.CertFile, KeyFile: n.Etcd.KeyFile,
-		Username: n.Etcd.Username, Compact: n.Etcd.Compact, Clock: boottime.Clock{},
+		Username: n.Etcd.Username, Compact: n.Etcd.Compact,
 	}
 	if n.Etcd.Password.IsZero() {
 		return cfg, nil
@@ -118,28 +135,19 @@ func endpoints(e config.Etcd) []string {
 
 // here is this machine as its members present it.
 func (a *app) here(n config.Node) (supervisor.Node, error) {
-	boot, err := firstLine("/proc/sys/kernel/random/boot_id")
+	boot, err := boottime.BootID()
 	if err != nil {
-		return supervisor.Node{}, fmt.Errorf("read the boot id: %w", err)
+		return supervisor.Node{}, err
 	}
-	machine, err := firstLine("/etc/machine-id")
+	machine, err := boottime.MachineID()
 	if err != nil {
-		return supervisor.Node{}, mark(fmt.Errorf("read the machine id, which `systemd-machine-id-setup` makes: %w", err), errConfig)
+		return supervisor.Node{}, mark(err, errConfig)
 	}
 	here := supervisor.Node{Name: n.Name, Address: n.Address, Boot: boot, Machine: machine, Version: versionOf().Version}
 	if here.Address == "" {
 		here.Address = sourceAddress(endpoints(n.Etcd))
 	}
 	return here, nil
-}
-
-func firstLine(file string) (string, error) {
-	b, err := os.ReadFile(file)
-	line, _, _ := strings.Cut(string(b), "\n")
-	if err == nil && line == "" {
-		err = fmt.Errorf("%s is empty", file)
-	}
-	return line, err
 }
 
 // sourceAddress is the address from which this machine would talk to the first

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/deputy-ha/deputy/supervisor"
-	"github.com/deputy-ha/deputy/supervisor/boottime"
 	"github.com/deputy-ha/deputy/supervisor/config"
 	"github.com/deputy-ha/deputy/supervisor/plugin"
 )
@@ -22,10 +21,10 @@ const (
 
 // plugins returns one plugin for each part of a service. The error is
 // errConfig and names the file.
-func (a *app) plugins(node config.Node, s supervisor.Service, log *slog.Logger) ([]plugin.Plugin, error) {
+func (a *app) plugins(node config.Node, s supervisor.Service, clock supervisor.Clock, log *slog.Logger) ([]plugin.Plugin, error) {
 	host := plugin.Host{
 		Service: s.Name, Node: node.Name, StateDir: filepath.Join(a.paths.state, s.Name), UID: os.Geteuid(),
-		Dirs: append([]string{pluginDir, localPluginDir}, node.PluginDirs...), Clock: boottime.Clock{}, Log: log,
+		Dirs: append([]string{pluginDir, localPluginDir}, node.PluginDirs...), Clock: clock, Log: log,
 	}
 	var plugins []plugin.Plugin
 	var wrong []error
@@ -42,8 +41,8 @@ func (a *app) plugins(node config.Node, s supervisor.Service, log *slog.Logger) 
 
 // fitPlugins returns the plugins as the role machine wants them, once they fit
 // the service's timing. The error is errConfig.
-func (a *app) fitPlugins(node config.Node, s supervisor.Service, log *slog.Logger) ([]supervisor.Plugin, error) {
-	plugins, err := a.plugins(node, s, log)
+func (a *app) fitPlugins(node config.Node, s supervisor.Service, clock supervisor.Clock, log *slog.Logger) ([]supervisor.Plugin, error) {
+	plugins, err := a.plugins(node, s, clock, log)
 	if err != nil {
 		return nil, err
 	}

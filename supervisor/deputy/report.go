@@ -96,10 +96,23 @@ func candidateReport(s supervisor.State, c supervisor.Candidate) nodeReport {
 		Since: c.Since, Priority: c.Priority, Held: c.Held, Verdict: c.Verdict, Hash: c.Hash, Version: c.Version,
 		Drained: s.IsDrained(c.Name),
 	}
-	if p := s.Primary; p != nil && s.Vacant && p.Node == c.Name {
-		n.Verdict = strings.TrimSuffix("was lost as primary; "+n.Verdict, "; ")
+	if holds(c.Role) && !held(s, c) {
+		n.Role, n.Fit, n.Term = sdk.RoleUnknown, false, 0
+		n.Verdict = fmt.Sprintf("was lost as primary in term %d, and silent since", c.Term)
 	}
 	return n
+}
+
+// holds reports whether a role is one of a node that holds the lease.
+func holds(r sdk.Role) bool {
+	return r == sdk.RolePromoting || r == sdk.RolePrimary || r == sdk.RoleBlocked
+}
+
+// held reports whether the records agree that a candidate holds the lease. A
+// node that is cut off or dead stays in the records for a while as it was.
+func held(s supervisor.State, c supervisor.Candidate) bool {
+	p := s.Primary
+	return p != nil && !s.Vacant && p.Node == c.Name && p.Term == c.Term
 }
 
 // here puts in what the daemon of this node knows of itself, which may be
@@ -225,7 +238,7 @@ func (r report) text(b *strings.Builder, s screen, now time.Time, detail bool) {
 func (n nodeReport) cells(now time.Time) []cell {
 	health, lease := cell{"fit", plain}, cell{"-", plain}
 	switch {
-	case !n.Present:
+	case !n.Present, n.Role == sdk.RoleUnknown:
 		health = cell{"-", plain}
 	case !n.Fit:
 		health = cell{"unfit", bad}

@@ -177,16 +177,13 @@ func signalNode(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	mark := "DEPUTY_CONFIG=" + ts.MkAbs(args[1]+".toml")
 	for _, c := range ts.BackgroundCmds() {
-		if running(c) && slices.Contains(c.Env, mark) && slices.Contains(c.Args, "run") {
+		environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", c.Process.Pid))
+		if err == nil && slices.Contains(strings.Split(string(environ), "\x00"), mark) && slices.Contains(c.Args, "run") {
 			ts.Check(c.Process.Signal(signals[args[0]]))
 			return
 		}
 	}
 	ts.Fatalf("no supervisor of %s runs", args[1])
-}
-
-func running(c *exec.Cmd) bool {
-	return c.Process != nil && c.ProcessState == nil
 }
 
 func edit(ts *testscript.TestScript, neg bool, args []string) {

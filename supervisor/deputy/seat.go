@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 
 	"github.com/deputy-ha/deputy/supervisor"
-	"github.com/deputy-ha/deputy/supervisor/boottime"
 	"github.com/deputy-ha/deputy/supervisor/config"
 	"github.com/deputy-ha/deputy/supervisor/control"
 	"github.com/deputy-ha/deputy/supervisor/rundir"
@@ -20,8 +19,7 @@ import (
 // its control socket.
 type seat struct {
 	name   string
-	a      *app
-	node   config.Node
+	e      *engine
 	log    *slog.Logger
 	dir    *rundir.Dir
 	member *supervisor.Member
@@ -35,7 +33,7 @@ type seat struct {
 // per node, and prepares its member.
 func (e *engine) seat(s supervisor.Service) (_ *seat, err error) {
 	log := e.log.With("service", s.Name)
-	plugins, err := e.a.fitPlugins(e.node, s, log)
+	plugins, err := e.a.fitPlugins(e.node, s, e.clock, log)
 	if err != nil {
 		return nil, err
 	}
@@ -44,14 +42,14 @@ func (e *engine) seat(s supervisor.Service) (_ *seat, err error) {
 		return nil, fmt.Errorf("run %s: %w", s.Name, err)
 	}
 	member, err := supervisor.NewMember(supervisor.Setup{
-		Service: s, Node: e.here, Elector: e.records.Elector(s.Name), Plugins: plugins,
-		Clock: boottime.Clock{}, Memory: dir, StateDir: filepath.Join(e.a.paths.state, s.Name), Log: e.log,
+		Service: s, Node: e.here, Elector: e.records.Elector(s.Name, s.TTL), Plugins: plugins,
+		Clock: e.clock, Memory: dir, StateDir: filepath.Join(e.a.paths.state, s.Name), Log: e.plain,
 	})
 	if err != nil {
 		dir.Close()
 		return nil, err
 	}
-	t := &seat{name: s.Name, a: e.a, node: e.node, log: log, dir: dir, member: member}
+	t := &seat{name: s.Name, e: e, log: log, dir: dir, member: member}
 	t.server = &control.Server{
 		Socket: filepath.Join(e.a.dir(s.Name), control.SocketName), Member: member, Cluster: e.records,
 		Reload: t.reload, Level: e.level, Log: log,
@@ -82,11 +80,11 @@ func (t *seat) run(ctx context.Context) error {
 func (t *seat) reload(context.Context) error {
 	t.reloading.Lock()
 	defer t.reloading.Unlock()
-	s, err := config.LoadService(filepath.Join(t.a.paths.services, t.name+".toml"), nil)
+	s, err := config.LoadService(filepath.Join(t.e.a.paths.services, t.name+".toml"), nil)
 	if err != nil {
 		return mark(err, control.ErrDefinition)
 	}
-	plugins, err := t.a.fitPlugins(t.node, s, t.log)
+	plugins, err := t.e.a.fitPlugins(t.e.node, s, t.e.clock, t.log)
 	if err != nil {
 		return mark(err, control.ErrDefinition)
 	}

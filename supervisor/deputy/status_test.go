@@ -93,6 +93,12 @@ func TestStatusOfTroubles(t *testing.T) {
 	lost.Service, lost.Vacant, lost.Unclean = "lost", true, true
 	lost.Candidates = lost.Candidates[1:]
 
+	// db1 is dead, but its own record has not run out yet.
+	stale := orders()
+	stale.Service, stale.Primary = "stale", &supervisor.Primary{Node: "db2", Term: 43, State: sdk.RolePromoting}
+	stale.Term = supervisor.TermRecord{Term: 43, Node: "db2"}
+	stale.Candidates[1].Role, stale.Candidates[1].Term, stale.Candidates[1].Verdict = sdk.RolePromoting, 43, "promotes"
+
 	differ := orders()
 	differ.Service, differ.Candidates[2].Hash = "differ", "99ab0000bb"
 	differ.Drained = []supervisor.Drain{{Node: "db2"}, {Node: "db9"}}
@@ -107,7 +113,7 @@ func TestStatusOfTroubles(t *testing.T) {
 	stuck := supervisor.Status{Service: "blocked", Node: "db1", Role: sdk.RoleBlocked, Term: 42, Since: noon(), Cause: "demote vip: exit code 3", Verdict: "blocked: put it right, then `deputy clear blocked`", LeaseLeft: time.Second, State: blocked}
 
 	compare(t, statusText([]report{
-		newReport(lost, nil), newReport(differ, nil), newReport(blind, nil), newReport(blocked, &stuck),
+		newReport(lost, nil), newReport(stale, nil), newReport(differ, nil), newReport(blind, nil), newReport(blocked, &stuck),
 		newReport(supervisor.State{Service: "new"}, nil), {Service: "away", Problem: "no daemon answers at /run/deputy/away/control.sock"},
 	}, plainScreen, noon(), false), `
 lost
@@ -117,6 +123,13 @@ lost
   db3   standby    unfit   -     10s    -      not fit: mysql: replication is 1h20m behind and the
                                                relay log cannot be read: error 1594
   no primary: db1 was lost, its lease ran out
+
+stale
+  NODE  ROLE       HEALTH  TERM  SINCE  LEASE  VERDICT
+  db1   unknown    -       -     3m12s  -      was lost as primary in term 42, and silent since
+  db2   promoting  fit     43    2h00m  -      promotes
+  db3   standby    unfit   -     10s    -      not fit: mysql: replication is 1h20m behind and the
+                                               relay log cannot be read: error 1594
 
 differ
   NODE  ROLE       HEALTH  TERM  SINCE  LEASE  VERDICT

@@ -13,6 +13,7 @@ type story struct {
 	to, id string // the reservation
 	term   sdk.Term
 	last   supervisor.State
+	seen   bool      // the reservation
 	left   time.Time // when nobody was fully primary any more
 	back   time.Time // when somebody was again
 }
@@ -37,7 +38,9 @@ func (y *story) tell(s supervisor.State, now time.Time) (lines []string, done bo
 	case s.Unreachable != "":
 		return nil, false, nil
 	}
-	if r := s.Reservation; r != nil && r.ID == y.id && (was.Reservation == nil || was.Reservation.ID != y.id || was.Reservation.State != r.State) {
+	ours := s.Reservation != nil && s.Reservation.ID == y.id
+	y.seen = y.seen || ours
+	if r := s.Reservation; ours && (was.Reservation == nil || was.Reservation.ID != y.id || was.Reservation.State != r.State) {
 		switch r.State {
 		case supervisor.Accepted:
 			say("%s is ready", r.To)
@@ -70,7 +73,12 @@ func (y *story) tell(s supervisor.State, now time.Time) (lines []string, done bo
 			say("%s is %s", q.Node, q.State)
 		}
 	}
-	if q == nil || q.Term == y.term || s.Vacant {
+	switch {
+	case q == nil || s.Vacant:
+		return lines, false, nil
+	case q.Term == y.term && q.State == sdk.RolePrimary && y.seen && !ours:
+		return lines, true, fmt.Errorf("undone, %s stays primary: it had not left in time", q.Node)
+	case q.Term == y.term:
 		return lines, false, nil
 	}
 	switch {
