@@ -53,6 +53,7 @@ func (m *Member) do(ctx context.Context, p *part, t sdk.Transition, abort <-chan
 	defer cancel(errors.New("the act is over"))
 	m.mu.Lock()
 	plugin := p.plugin
+	p.running++
 	m.doing = fmt.Sprintf("%s %s", t.Action, p.Name)
 	m.tell()
 	m.mu.Unlock()
@@ -60,12 +61,16 @@ func (m *Member) do(ctx context.Context, p *part, t sdk.Transition, abort <-chan
 	began := m.clock.Now()
 	ended := make(chan sdk.Result, 1)
 	m.acts.Go(func() {
-		ended <- plugin.Do(ctx, t, func(said string) {
+		r := plugin.Do(ctx, t, func(said string) {
 			m.mu.Lock()
 			defer m.mu.Unlock()
 			m.doing = fmt.Sprintf("%s %s: %s", t.Action, p.Name, said)
 			m.tell()
 		})
+		m.mu.Lock()
+		p.running--
+		m.mu.Unlock()
+		ended <- r
 	})
 	late := m.clock.Timer(began.Add(t.Timeout + overdue))
 	defer late.Stop()
@@ -77,12 +82,23 @@ func (m *Member) do(ctx context.Context, p *part, t sdk.Transition, abort <-chan
 		r = sdk.Result{Outcome: sdk.Unknown, Detail: "cut short"}
 	case <-late.C():
 		r = sdk.Result{Outcome: sdk.Unknown, Detail: fmt.Sprintf("has not ended %s after its timeout of %s", overdue, t.Timeout)}
-		if err := plugin.Kill(ctx); err != nil {
+		if err := m.kill(ctx, plugin); err != nil {
 			r.Detail += ": " + err.Error()
 		}
 	}
 	m.step(p, t, r, m.clock.Now().Sub(began))
 	return r
+}
+
+// kill ends what runs of a part, and returns nil only when it is gone.
+func (m *Member) kill(ctx context.Context, plugin Plugin) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, max(m.timing.Forced(), 100*time.Millisecond), errors.New("its processes do not end"))
+	defer cancel()
+	err := plugin.Kill(ctx)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 // step keeps what an attempt came to, for the log and the history.
@@ -110,6 +126,10 @@ func (m *Member) step(p *part, t sdk.Transition, r sdk.Result, dur time.Duration
 // is lost or ctx ends.
 func (m *Member) try(ctx context.Context, lease Lease, p *part, t sdk.Transition, policy ActPolicy) sdk.Result {
 	for {
+		if m.busy(p) {
+			// It could come after whatever is seen now; only force helps.
+			return sdk.Result{Outcome: sdk.Unknown, Detail: "an earlier act has not ended"}
+		}
 		t.Timeout, t.LeaseUntil = policy.Timeout, lease.Until()
 		if t.Action == sdk.Promote && t.LeaseUntil <= m.clock.Now() {
 			return sdk.Result{Outcome: sdk.Unchanged, Detail: "the lease has run out"}
@@ -124,6 +144,13 @@ func (m *Member) try(ctx context.Context, lease Lease, p *part, t sdk.Transition
 		}
 		t.Attempt++
 	}
+}
+
+// busy reports whether an act of the part that was given up still runs.
+func (m *Member) busy(p *part) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return p.running > 0
 }
 
 // backoff is the least time between one attempt and the next.

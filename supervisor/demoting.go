@@ -206,12 +206,7 @@ func (m *Member) forceOne(ctx context.Context, lease Lease, p *part, t sdk.Trans
 		if lost {
 			t.Timeout = max(t.LeaseUntil.Sub(m.clock.Now()), m.timing.Forced())
 		}
-		killing, cancel := context.WithTimeoutCause(ctx, max(m.timing.Forced(), 100*time.Millisecond), errors.New("its processes do not end"))
-		err = p.plugin.Kill(killing)
-		if err != nil && killing.Err() != nil {
-			err = context.Cause(killing)
-		}
-		cancel()
+		err = m.kill(ctx, p.plugin)
 		if err != nil {
 			err = fmt.Errorf("end what runs of %s: %w", p.Name, err)
 		} else {
@@ -240,23 +235,24 @@ func (m *Member) resign(lease Lease, e ending, end func()) stateFn {
 	m.mu.Lock()
 	m.change.Ended, m.change.EndReason, m.change.EndCause = time.Now(), e.reason, e.cause.Error()
 	m.mu.Unlock()
-	m.history()
 	m.sitOut(m.holdOff(e.reason))
-	give := lease.Until().Add(m.timing.TTL)
 	for {
-		ctx, cancel := context.WithTimeoutCause(context.Background(), m.timing.TTL, errors.New("etcd does not answer"))
+		// Once the lease has run out, others notice by themselves.
+		left := max(lease.Until().Add(m.timing.TTL-m.timing.Until).Sub(m.clock.Now()), m.timing.Renew)
+		ctx, cancel := context.WithTimeoutCause(context.Background(), left, errors.New("etcd does not answer"))
 		err := lease.Resign(ctx)
 		cancel()
 		if err == nil {
 			break
 		}
-		m.log.Warn("lease not given back", "term", uint64(lease.Term()), "cause", err)
-		if m.clock.Now() > give {
-			lease.Abandon() // it has run out; others have noticed by themselves
+		if m.clock.Now() >= lease.Until() {
+			m.log.Warn("lease not given back", "term", uint64(lease.Term()), "cause", err)
+			lease.Abandon()
 			break
 		}
 		m.pause(context.Background(), m.timing.Renew, nil)
 	}
+	m.history()
 	end()
 	m.note(sdk.RoleStandby, nil, e.cause)
 	m.mu.Lock()

@@ -136,6 +136,19 @@ type TermRecord struct {
 	Pulse    string   `json:"pulse,omitempty"`
 	Resigned bool     `json:"resigned"`
 	Moved    bool     `json:"moved,omitempty"` // an operator chose this primary; preempt leaves it alone
+	// Victim is who was lost as primary before this tenure, for as long as
+	// nobody has been primary since. Take sets it to Lost of the record that
+	// it replaces, Announce of primary clears it.
+	Victim sdk.Peer `json:"victim,omitzero"`
+}
+
+// Lost is who has to be fenced by the tenure after this one, where fences are
+// wanted: its node, if it did not resign, else whom itself had to fence.
+func (t TermRecord) Lost() sdk.Peer {
+	if t.Term != 0 && !t.Resigned {
+		return sdk.Peer{Node: t.Node, Address: t.Address}
+	}
+	return t.Victim
 }
 
 // A Candidate is the record services/NAME/candidates/NODE: a node's presence

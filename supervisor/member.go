@@ -63,9 +63,13 @@ type Member struct {
 
 	transitions int // how many there were
 
-	// owned by the role's goroutine, or by the one that follows in its place
-	followed sdk.Term
-	scribe   *scribe
+	// owned by the role's goroutine
+	scribe      *scribe
+	unfollowing func()      // ends what follow began; nil when nothing was
+	followed    sdk.Term    // by follow's goroutine, while there is one
+	reservation string      // ID of the last one seen
+	asked       sdk.Instant // when it was first seen
+	said        string      // ID and state of the last answer given
 }
 
 // A part is one plugin of the service with what is known about it.
@@ -73,6 +77,7 @@ type part struct {
 	Part
 	plugin   Plugin
 	promoted bool // may act as primary
+	running  int  // acts that have not ended, those given up included
 	health   health
 	renewing renewing
 }
@@ -155,7 +160,11 @@ func (m *Member) become(next sdk.Role, t sdk.Term, cause error) {
 	})
 	m.tell()
 	m.mu.Unlock()
-	m.log.Info("role changed", "from", string(from), "role", string(next), "term", uint64(t), "cause", cause)
+	args := []any{"from", string(from), "role", string(next)}
+	if t != 0 {
+		args = append(args, "term", uint64(t))
+	}
+	m.log.Info("role changed", append(args, "cause", cause)...)
 }
 
 // tell wakes everybody who waits for a snapshot to change. The caller holds mu.
@@ -213,6 +222,12 @@ func (m *Member) pause(ctx context.Context, d time.Duration, lost <-chan struct{
 func (m *Member) observe(ctx context.Context) {
 	for s := range m.elector.Observe(ctx) {
 		m.update(func() {
+			switch was := m.state.Unreachable; {
+			case was == "" && s.Unreachable != "":
+				m.log.Warn("etcd cannot be reached", "cause", s.Unreachable)
+			case was != "" && s.Unreachable == "":
+				m.log.Info("etcd can be reached again")
+			}
 			m.state, m.seen = s, true
 			if s.Vacant && m.ballot != s.Term.Term+1 {
 				m.ballot = s.Term.Term + 1

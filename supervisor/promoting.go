@@ -20,8 +20,8 @@ func (m *Member) promoting(lease Lease, seen State) stateFn {
 		if err := m.worthwhile(ctx, lease); err != nil {
 			return m.demoting(lease, ending{sdk.ReasonUnfit, err}, end)
 		}
-		if seen.Unclean && m.definition().OnUnclean == UncleanFence {
-			if err := m.fence(ctx, lease, e); err != nil {
+		if victim := lease.Follows().Lost(); victim.Node != "" && victim.Node != m.node.Name && m.definition().OnUnclean == UncleanFence {
+			if err := m.fence(ctx, lease, victim, e); err != nil {
 				return m.demoting(lease, ending{sdk.ReasonUnfit, err}, end)
 			}
 		}
@@ -93,17 +93,16 @@ func (m *Member) mark(p *part, promoted bool) {
 	m.tell()
 }
 
-// fence makes sure that the previous primary's node is down. One plugin that
+// fence makes sure that the lost primary's node is down. One plugin that
 // manages it is enough.
-func (m *Member) fence(ctx context.Context, lease Lease, e ending) error {
-	victim := lease.Follows()
+func (m *Member) fence(ctx context.Context, lease Lease, victim sdk.Peer, e ending) error {
 	var errs []error
 	for _, p := range m.parts {
 		if !p.plugin.Describe().Can(sdk.CanFence) {
 			continue
 		}
 		t := m.transition(sdk.Fence, p, lease.Term(), e)
-		t.Primary = sdk.Peer{Node: victim.Node, Address: victim.Address}
+		t.Primary = victim
 		r := m.try(ctx, lease, p, t, p.Promote)
 		if r.Outcome.OK() {
 			return nil

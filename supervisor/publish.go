@@ -43,9 +43,7 @@ func (m *Member) publish(ctx context.Context) {
 				last, at = c, time.Now()
 				continue
 			}
-			if ctx.Err() == nil {
-				m.log.Warn("presence not published", "cause", err)
-			}
+			m.log.Debug("presence not published", "cause", err) // that etcd is gone, observe tells
 			wait = m.timing.Renew
 		}
 		timer := time.NewTimer(wait)

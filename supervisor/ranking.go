@@ -79,6 +79,7 @@ type ballot struct {
 	self   Candidate
 	orders map[string]sdk.Order // how this node's data compares with each other's; nil: no plugin ranks
 	held   sdk.Instant          // this node sits out until then
+	asked  sdk.Instant          // the reservation was first seen
 	policy OnBehind
 	timing Timing
 	now    sdk.Instant
@@ -105,8 +106,13 @@ func judge(s State, b ballot) verdict {
 			return verdict{lead: true, at: b.now, why: fmt.Sprintf("%s to this node", r.Reason)}
 		}
 	case r.Binds() && !mine:
-		// The target needs no more than a round trip. After a TTL it is taken for lost.
-		return verdict{at: s.VacantAt.Add(b.timing.TTL), why: "reserved for " + r.To}
+		// The target needs no more than a round trip. After half a TTL it is
+		// taken for lost; who sits out leaves that to the others.
+		wait := b.timing.TTL / 2
+		if b.held > b.now {
+			wait = b.timing.TTL
+		}
+		return verdict{at: max(s.VacantAt, b.asked).Add(wait), why: "reserved for " + r.To}
 	case s.Pause.active(b.wall):
 		return verdict{why: "paused: " + s.Pause.String()}
 	}

@@ -63,7 +63,7 @@ func TestJudge(t *testing.T) {
 		{name: "unreachable", state: with(vacant(fit("b", 100)), func(s *State) { s.Unreachable = "no route" }), why: "no route"},
 		{name: "paused", state: paused(time.Time{}), why: "until resumed by ann (upgrade)"},
 		{name: "a pause ends by itself", state: paused(wall.Add(-time.Second)), lead: true},
-		{name: "reserved for another", state: reserved("a", Accepted, sdk.ReasonSwitchover, false), after: ttl, why: "reserved for a"},
+		{name: "reserved for another", state: reserved("a", Accepted, sdk.ReasonSwitchover, false), after: ttl / 2, why: "reserved for a"},
 		{name: "reserved for this node", state: reserved("b", Accepted, sdk.ReasonSwitchover, false), lead: true, why: "switchover to this node"},
 		{name: "declined, so everybody is free", state: reserved("a", Declined, sdk.ReasonSwitchover, false), lead: true, after: step},
 		{name: "forced though behind", state: reserved("b", Accepted, sdk.ReasonFailover, true), orders: map[string]sdk.Order{"a": sdk.Behind}, lead: true},

@@ -13,13 +13,16 @@ import (
 func (m *Member) standby(cause error) stateFn {
 	return func(ctx context.Context) stateFn {
 		m.become(sdk.RoleStandby, m.predecessor().Term, cause)
-		stop := m.follow(ctx)
-		defer stop()
+		m.follow(ctx)
 		for ctx.Err() == nil {
 			s, seen := m.election()
+			m.hear(s)
 			if s.Mine {
 				// A win whose answer never came: nothing was promoted under it.
-				return m.giveBack(ctx, s)
+				if back := m.giveBack(ctx, s); back != nil {
+					return back
+				}
+				continue
 			}
 			why := m.ineligible(s, seen)
 			if why == nil {
@@ -29,7 +32,17 @@ func (m *Member) standby(cause error) stateFn {
 			m.answer(ctx, s, why)
 			m.await(ctx, 0, nil)
 		}
+		m.unfollow()
 		return nil
+	}
+}
+
+// hear notes the last tenure that there was.
+func (m *Member) hear(s State) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s.Term.Term >= m.last.Term {
+		m.last = s.Term
 	}
 }
 
@@ -52,11 +65,10 @@ func (m *Member) ineligible(s State, seen bool) error {
 
 // candidate is fit and takes the role when it is its turn.
 func (m *Member) candidate(ctx context.Context) stateFn {
-	m.become(sdk.RoleCandidate, m.predecessor().Term, errors.New("fit"))
-	stop := m.follow(ctx)
-	defer stop()
+	m.become(sdk.RoleCandidate, 0, errors.New("fit"))
 	for ctx.Err() == nil {
 		s, seen := m.election()
+		m.hear(s)
 		if !s.Mine {
 			if why := m.ineligible(s, seen); why != nil {
 				m.answer(ctx, s, why)
@@ -69,7 +81,7 @@ func (m *Member) candidate(ctx context.Context) stateFn {
 		m.think(v.why)
 		if !s.Mine && (!v.lead || v.at > m.clock.Now()) {
 			if r := s.Reservation; s.Vacant && r.Binds() && v.at != 0 && v.at <= m.clock.Now() {
-				m.reply(ctx, *r, Declined, "the role was free for a whole ttl and not taken")
+				m.reply(ctx, *r, Declined, "the role was free and not taken")
 				v.at = m.clock.Now().Add(m.timing.Renew)
 			}
 			m.await(ctx, v.at, nil)
@@ -77,6 +89,7 @@ func (m *Member) candidate(ctx context.Context) stateFn {
 		}
 		lease, err := m.take(ctx, s)
 		if err == nil {
+			m.unfollow()
 			return m.promoting(lease, s)
 		}
 		if !errors.Is(err, ErrRefused) {
@@ -84,6 +97,7 @@ func (m *Member) candidate(ctx context.Context) stateFn {
 		}
 		m.await(ctx, m.clock.Now().Add(m.timing.Renew), nil)
 	}
+	m.unfollow()
 	return nil
 }
 
@@ -95,13 +109,17 @@ func (m *Member) take(ctx context.Context, s State) (Lease, error) {
 	return m.elector.Take(ctx, s)
 }
 
-// giveBack ends a tenure under which nothing was promoted.
+// giveBack ends a tenure under which nothing was promoted. It returns nil when
+// it could not be taken up yet. It returns nil when
+// the tenure cannot be taken up now.
 func (m *Member) giveBack(ctx context.Context, s State) stateFn {
 	lease, err := m.take(ctx, s)
 	if err != nil {
+		m.log.Warn("a win is not taken up", "cause", err)
 		m.pause(ctx, m.timing.Renew, nil)
-		return m.standby(fmt.Errorf("a win is not taken up: %w", err))
+		return nil
 	}
+	m.unfollow()
 	m.begin(lease, s)
 	return m.demoting(lease, ending{sdk.ReasonUnfit, errors.New("won when it could not lead any more")}, m.hold(lease))
 }
@@ -133,7 +151,10 @@ func (m *Member) judge(ctx context.Context, s State) verdict {
 	m.mu.Lock()
 	self, held, policy := m.candidacy(), m.held, m.service.OnBehind
 	m.mu.Unlock()
-	b := ballot{self: self, held: held, policy: policy, timing: m.timing, wall: time.Now()}
+	if r := s.Reservation; r != nil && r.ID != m.reservation {
+		m.reservation, m.asked = r.ID, m.clock.Now()
+	}
+	b := ballot{self: self, held: held, asked: m.asked, policy: policy, timing: m.timing, wall: time.Now()}
 	if s.Vacant && self.Positions != nil {
 		b.now = m.clock.Now()
 		if !counted(s, self) {
@@ -213,10 +234,19 @@ func (m *Member) answer(ctx context.Context, s State, why error) {
 // reply changes a reservation's state. Where somebody else was faster there is
 // nothing left to say.
 func (m *Member) reply(ctx context.Context, r Reservation, state ReservationState, why string) {
+	said := r.ID + " " + string(state)
+	if said == m.said {
+		return // the records will tell
+	}
+	m.said = said
 	r.State, r.Why = state, why
 	ctx, cancel := context.WithTimeout(ctx, m.timing.TTL)
 	defer cancel()
-	if err := m.elector.Answer(ctx, r); err != nil && !errors.Is(err, ErrRefused) {
+	switch err := m.elector.Answer(ctx, r); {
+	case err == nil:
+		m.log.Info("reservation "+string(state), "reason", string(r.Reason), "to", r.To, "cause", why)
+	case !errors.Is(err, ErrRefused):
+		m.said = ""
 		m.log.Warn("reservation not answered", "cause", err)
 	}
 }
@@ -261,11 +291,19 @@ func patience(s Service) time.Duration {
 // Patience is how long an operator's reservation should be kept for.
 func (s Service) Patience() time.Duration { return patience(s) }
 
-// follow tells the parts who is primary, once it fully is, for as long as this
-// node is standby or candidate. The returned function ends it and waits.
-func (m *Member) follow(ctx context.Context) func() {
+// follow begins to tell the parts who is primary, once it fully is, for as
+// long as this node is standby or candidate. Whoever leaves these roles calls
+// unfollow first.
+func (m *Member) follow(ctx context.Context) {
+	if m.unfollowing != nil {
+		return
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	done := make(chan struct{})
+	m.unfollowing = func() {
+		cancel(errors.New("not a standby any more"))
+		<-done
+	}
 	go func() {
 		defer close(done)
 		for ctx.Err() == nil {
@@ -273,11 +311,9 @@ func (m *Member) follow(ctx context.Context) func() {
 			s, changed := m.state, m.changed
 			m.mu.Unlock()
 			if p := s.Primary; p != nil && !s.Vacant && p.State == sdk.RolePrimary && p.Node != m.node.Name && p.Term != m.followed {
-				m.followed = p.Term
-				m.mu.Lock()
-				m.last = s.Term
-				m.mu.Unlock()
-				m.followOnce(ctx, *p)
+				if m.followOnce(ctx, *p) {
+					m.followed = p.Term
+				}
 			}
 			select {
 			case <-changed:
@@ -285,13 +321,19 @@ func (m *Member) follow(ctx context.Context) func() {
 			}
 		}
 	}()
-	return func() {
-		cancel(errors.New("not a standby any more"))
-		<-done
+}
+
+// unfollow ends follow and waits for its end.
+func (m *Member) unfollow() {
+	if m.unfollowing != nil {
+		m.unfollowing()
+		m.unfollowing = nil
 	}
 }
 
-func (m *Member) followOnce(ctx context.Context, primary Primary) {
+// followOnce reports whether every part follows; it ends early with ctx, or
+// when somebody else is primary by now.
+func (m *Member) followOnce(ctx context.Context, primary Primary) bool {
 	e := ending{sdk.ReasonElection, fmt.Errorf("%s is primary", primary.Node)}
 	for _, p := range m.parts {
 		if !p.plugin.Describe().Can(sdk.CanFollow) {
@@ -299,8 +341,12 @@ func (m *Member) followOnce(ctx context.Context, primary Primary) {
 		}
 		t := m.transition(sdk.Follow, p, primary.Term, e)
 		t.Primary = sdk.Peer{Node: primary.Node, Address: primary.Address}
-		for t.Timeout = p.Promote.Timeout; ctx.Err() == nil && !m.do(ctx, p, t, nil).Outcome.OK(); t.Attempt++ {
+		for t.Timeout = p.Promote.Timeout; !m.do(ctx, p, t, nil).Outcome.OK(); t.Attempt++ {
 			m.pause(ctx, max(m.timing.Renew, backoff(t.Attempt)), nil)
+			if s, _ := m.election(); ctx.Err() != nil || s.Primary == nil || s.Primary.Term != primary.Term {
+				return false
+			}
 		}
 	}
+	return true
 }

@@ -21,6 +21,9 @@ func (m *Member) start(ctx context.Context) stateFn {
 	}
 	m.mu.Lock()
 	m.last = note.Last
+	if t := note.Tenure; t != nil && t.Term > m.last.Term {
+		m.last = TermRecord{Term: t.Term, Node: t.Node, Pulse: t.Pulse}
+	}
 	for _, p := range m.parts {
 		// What is not known to be demoted may be primary.
 		p.promoted = p.plugin.Describe().Can(sdk.CanDemote)

@@ -217,7 +217,8 @@ func (s *scribe) attempt(ctx context.Context, m *Member, lease Lease, role sdk.R
 	ctx, cancel := context.WithTimeout(ctx, m.timing.TTL)
 	defer cancel()
 	if role != "" {
-		if err := lease.Announce(ctx, role); err != nil {
+		// A role that is over needs no announcement, but its history a record.
+		if err := lease.Announce(ctx, role); err != nil && (change == nil || !errors.Is(err, ErrRefused)) {
 			return err
 		}
 	}

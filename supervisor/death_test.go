@@ -1,0 +1,185 @@
+package supervisor_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/deputy-ha/deputy/sdk"
+	"github.com/deputy-ha/deputy/supervisor"
+	. "github.com/deputy-ha/deputy/supervisor/supervisortest"
+)
+
+// The stories of "The supervisor's own death" in the design's page on safety.
+
+func TestAdoptsAfterACrash(t *testing.T) {
+	story(t, func(s *scene) {
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		s.machine("db1").kill()
+		s.wait(200 * time.Millisecond)
+		s.says("deputy is started again on db1")
+		s.machine("db1").run()
+		s.wait(10 * time.Second)
+		s.machine("db1").is(sdk.RolePrimary)
+		s.machine("db1").acts("vip", true)
+		if term := s.machine("db1").member.Status().Term; term != 1 {
+			t.Errorf("term is %d, want the one of before", term)
+		}
+	})
+}
+
+func TestDoesNotAdoptWhatIsNotPromoted(t *testing.T) {
+	story(t, func(s *scene) {
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		s.machine("db1").kill()
+		s.machine("db1").parts["vip"].Break(false, "taken away by somebody")
+		s.machine("db1").run()
+		s.wait(5 * time.Second)
+		s.machine("db2").is(sdk.RolePrimary)
+		s.machine("db1").acts("disk", false)
+	})
+}
+
+func TestCrashWhilePromoting(t *testing.T) {
+	story(t, func(s *scene) {
+		db1 := s.machine("db1")
+		db1.parts["vip"].Next(sdk.Promote, Behaviour{Takes: 5 * time.Second})
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		db1.is(sdk.RolePromoting)
+		db1.kill()
+		db1.run()
+		s.wait(time.Second)
+		s.machine("db2").is(sdk.RolePrimary)
+	})
+}
+
+func TestStartedTooLateAfterACrash(t *testing.T) {
+	story(t, func(s *scene) {
+		for _, name := range []string{"db1", "db2"} {
+			for _, p := range s.machine(name).parts {
+				p.Guard = NewClock()
+			}
+		}
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		s.machine("db1").kill()
+		s.says("nobody starts deputy again in time; the guards close")
+		s.wait(5 * time.Second)
+		s.machine("db2").is(sdk.RolePrimary)
+		s.machine("db1").run()
+		s.wait(time.Second)
+		s.machine("db1").is(sdk.RoleCandidate)
+	})
+}
+
+func TestStartedAgainWhileEtcdIsDown(t *testing.T) {
+	story(t, func(s *scene) {
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		s.cluster.Down()
+		s.machine("db1").kill()
+		s.machine("db1").run()
+		s.wait(time.Second)
+		s.says("etcd has a leader again, before s + 0.75 T")
+		s.machine("db1").acts("vip", true)
+		s.cluster.Up()
+		s.wait(time.Second)
+		s.machine("db1").is(sdk.RolePrimary)
+	})
+}
+
+func TestStartedAgainWhileEtcdStaysDown(t *testing.T) {
+	story(t, func(s *scene) {
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		s.cluster.Down()
+		s.machine("db1").kill()
+		s.machine("db1").run()
+		s.wait(3 * time.Second)
+		s.machine("db1").acts("vip", false)
+		s.says("etcd is back")
+		s.cluster.Up()
+		s.wait(5 * time.Second)
+	})
+}
+
+func TestRestartKeepsTheRole(t *testing.T) {
+	story(t, func(s *scene) {
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		s.machine("db1").down(supervisor.ErrRestart)
+		s.machine("db1").acts("vip", true)
+		s.wait(100 * time.Millisecond)
+		s.machine("db1").run()
+		s.wait(10 * time.Second)
+		s.machine("db1").is(sdk.RolePrimary)
+		for _, a := range s.machine("db1").parts["vip"].Acts()[1:] {
+			if a.Action == sdk.Demote {
+				t.Errorf("demoted: %+v", a)
+			}
+		}
+	})
+}
+
+func TestStopHandsOver(t *testing.T) {
+	story(t, func(s *scene) {
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		s.machine("db1").down(supervisor.ErrStop)
+		s.wait(time.Second)
+		s.machine("db2").is(sdk.RolePrimary)
+		if s.machine("db1").err != nil {
+			t.Error(s.machine("db1").err)
+		}
+	})
+}
+
+func TestFullDiskBlocksPromotingNotDemoting(t *testing.T) {
+	story(t, func(s *scene) {
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		s.says("the disk of db2 is full")
+		s.machine("db2").Disk().Fill(true)
+		s.machine("db1").stop(supervisor.ErrStop)
+		s.wait(time.Second)
+		s.machine("db2").acts("disk", false)
+		s.says("there is room again")
+		s.machine("db2").Disk().Fill(false)
+		s.wait(5 * time.Second)
+		s.machine("db2").is(sdk.RolePrimary)
+		s.says("the disk is full again, and db2 is told to stop")
+		s.machine("db2").Disk().Fill(true)
+		s.machine("db2").down(supervisor.ErrStop)
+		s.machine("db2").acts("disk", false)
+	})
+}
+
+func TestStartTakesDownWhatIsLeft(t *testing.T) {
+	story(t, func(s *scene) {
+		s.machine("db1").parts["vip"].Break(true, "left behind by nobody knows whom")
+		s.machine("db1").priority = 0
+		s.run("db1")
+		s.wait(time.Second)
+		s.machine("db1").acts("vip", false)
+		s.machine("db1").is(sdk.RoleStandby)
+	})
+}
+
+func TestStartCannotTakeDownWhatIsLeft(t *testing.T) {
+	story(t, func(s *scene) {
+		s.machine("db1").parts["vip"].Break(true, "left behind by nobody knows whom")
+		s.machine("db1").parts["vip"].Always(sdk.Demote, Behaviour{Outcome: sdk.Unknown, Detail: "no permission"})
+		s.run("db1")
+		s.wait(time.Second)
+		s.machine("db1").is(sdk.RoleFailed)
+		s.machine("db1").parts["vip"].Always(sdk.Demote, Behaviour{})
+		s.says("an operator puts it right, and clears")
+		if err := s.machine("db1").member.Clear(); err != nil {
+			t.Error(err)
+		}
+		s.wait(time.Second)
+		s.machine("db1").is(sdk.RolePrimary)
+	})
+}

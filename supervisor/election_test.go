@@ -1,0 +1,409 @@
+package supervisor_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/deputy-ha/deputy/sdk"
+	"github.com/deputy-ha/deputy/supervisor"
+	. "github.com/deputy-ha/deputy/supervisor/supervisortest"
+)
+
+// The stories of "The election" in the design's page on safety.
+
+func TestFirstElection(t *testing.T) {
+	story(t, func(s *scene) {
+		s.run("db1", "db2", "db3")
+		s.wait(time.Second)
+		s.machine("db1").is(sdk.RolePrimary)
+		s.machine("db2").is(sdk.RoleCandidate)
+		s.machine("db3").is(sdk.RoleCandidate)
+	})
+}
+
+func TestPrimaryIsKilled(t *testing.T) {
+	story(t, func(s *scene) {
+		s.run("db1", "db2", "db3")
+		s.wait(time.Second)
+		s.says("the machine db1 loses its power")
+		db1 := s.machine("db1")
+		db1.kill()
+		db1.parts["disk"].Break(false, "off")
+		db1.parts["vip"].Break(false, "off")
+		s.wait(4 * time.Second)
+		s.machine("db2").is(sdk.RolePrimary)
+		s.machine("db3").is(sdk.RoleCandidate)
+	})
+}
+
+func TestPriorityDecides(t *testing.T) {
+	story(t, func(s *scene) {
+		s.machine("db3").priority = 200
+		s.run("db1", "db2", "db3")
+		s.wait(time.Second)
+		s.machine("db1").down(supervisor.ErrStop)
+		s.wait(time.Second)
+		s.machine("db3").is(sdk.RolePrimary)
+		s.machine("db2").is(sdk.RoleCandidate)
+	})
+}
+
+func TestPriorityZeroNeverLeads(t *testing.T) {
+	story(t, func(s *scene) {
+		s.machine("db1").priority = 0
+		s.run("db1")
+		s.wait(time.Minute)
+		s.machine("db1").is(sdk.RoleStandby)
+	})
+}
+
+func TestSwitchover(t *testing.T) {
+	story(t, func(s *scene) {
+		s.run("db1", "db2", "db3")
+		s.wait(time.Second)
+		s.switchover("db3")
+		s.wait(time.Second)
+		s.machine("db3").is(sdk.RolePrimary)
+		s.machine("db1").is(sdk.RoleCandidate)
+	})
+}
+
+func TestSwitchoverIsDeclined(t *testing.T) {
+	story(t, func(s *scene) {
+		s.part("probe", sdk.CanCheck)
+		s.machine("db2").parts["probe"].Unfit("disk is broken")
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		s.switchover("db2")
+		s.wait(time.Second)
+		s.machine("db1").is(sdk.RolePrimary)
+		if len(s.machine("db1").parts["vip"].Acts()) > 2 {
+			t.Error("the primary began to leave before the target had accepted")
+		}
+	})
+}
+
+func TestSwitchoverIsUndone(t *testing.T) {
+	story(t, func(s *scene) {
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		s.machine("db1").parts["disk"].Always(sdk.Demote, Behaviour{Outcome: sdk.Unchanged, Refused: true, Detail: "a backup is running"})
+		s.switchover("db2")
+		s.wait(time.Second)
+		s.machine("db1").is(sdk.RolePrimary)
+		s.machine("db2").is(sdk.RoleCandidate)
+	})
+}
+
+func TestSwitchoverTargetIsLost(t *testing.T) {
+	story(t, func(s *scene) {
+		s.run("db1", "db2", "db3")
+		s.wait(time.Second)
+		s.machine("db1").parts["disk"].Always(sdk.Demote, Behaviour{Takes: time.Second})
+		s.switchover("db3")
+		s.wait(500 * time.Millisecond)
+		s.machine("db3").kill()
+		s.wait(10 * time.Second)
+		s.machine("db2").is(sdk.RolePrimary)
+	})
+}
+
+func TestPreempt(t *testing.T) {
+	story(t, func(s *scene) {
+		s.service.Preempt = true
+		s.machine("db2").priority = 200
+		s.run("db1", "db2")
+		s.wait(2 * time.Second)
+		s.machine("db2").is(sdk.RolePrimary)
+	})
+}
+
+func TestPreemptLeavesAloneWhatAnOperatorMoved(t *testing.T) {
+	story(t, func(s *scene) {
+		s.service.Preempt = true
+		s.machine("db2").priority = 200
+		s.run("db2", "db1")
+		s.wait(time.Second)
+		s.switchover("db1")
+		s.wait(time.Minute)
+		s.machine("db1").is(sdk.RolePrimary)
+		s.says("an operator resumes")
+		s.order(func(ctx context.Context, c supervisor.Cluster) error { return c.Resume(ctx, "db") })
+		s.wait(time.Second)
+		s.machine("db2").is(sdk.RolePrimary)
+	})
+}
+
+func TestPauseKeepsTheRoleVacant(t *testing.T) {
+	story(t, func(s *scene) {
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		s.says("an operator pauses for a minute")
+		s.order(func(ctx context.Context, c supervisor.Cluster) error {
+			return c.Pause(ctx, "db", supervisor.Pause{Since: time.Now(), Until: time.Now().Add(time.Minute), By: "ann", Reason: "upgrade"})
+		})
+		s.machine("db1").down(supervisor.ErrStop)
+		s.wait(50 * time.Second)
+		s.machine("db2").is(sdk.RoleCandidate)
+		s.wait(11 * time.Second)
+		s.machine("db2").is(sdk.RolePrimary)
+	})
+}
+
+func TestPauseDoesNotSuspendDemotion(t *testing.T) {
+	story(t, func(s *scene) {
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		s.order(func(ctx context.Context, c supervisor.Cluster) error {
+			return c.Pause(ctx, "db", supervisor.Pause{Since: time.Now(), By: "ann"})
+		})
+		s.says("paused; then db1 is cut off from etcd")
+		s.machine("db1").Cut()
+		s.wait(5 * time.Second)
+		s.machine("db1").acts("vip", false)
+		s.machine("db2").is(sdk.RoleCandidate)
+	})
+}
+
+func TestDrain(t *testing.T) {
+	story(t, func(s *scene) {
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		s.says("an operator drains db1")
+		s.order(func(ctx context.Context, c supervisor.Cluster) error {
+			return c.Drain(ctx, supervisor.Drain{Node: "db1", By: "ann"})
+		})
+		s.wait(10 * time.Second)
+		s.machine("db1").is(sdk.RoleStandby)
+		s.machine("db2").is(sdk.RolePrimary)
+		s.says("an operator undrains db1")
+		s.order(func(ctx context.Context, c supervisor.Cluster) error { return c.Undrain(ctx, "db1") })
+		s.wait(time.Second)
+		s.machine("db1").is(sdk.RoleCandidate)
+	})
+}
+
+func TestPromotionLongerThanTheLease(t *testing.T) {
+	story(t, func(s *scene) {
+		db1 := s.machine("db1")
+		db1.parts["disk"].Always(sdk.Promote, Behaviour{Takes: 9 * time.Second})
+		s.run("db1")
+		s.wait(5 * time.Second)
+		db1.is(sdk.RolePromoting)
+		if left := db1.parts["disk"].Renewed().Sub(db1.Clock().Now()); left < time.Second {
+			t.Errorf("a promotion that runs is renewed for another %s", left)
+		}
+		s.wait(5 * time.Second)
+		db1.is(sdk.RolePrimary)
+	})
+}
+
+func TestLeaseLostWhilePromoting(t *testing.T) {
+	story(t, func(s *scene) {
+		db1 := s.machine("db1")
+		db1.parts["vip"].Always(sdk.Promote, Behaviour{Takes: 9 * time.Second, Deaf: true})
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		db1.Cut()
+		s.wait(10 * time.Second)
+		db1.acts("vip", false)
+		s.machine("db2").is(sdk.RolePrimary)
+	})
+}
+
+func TestPromotionFails(t *testing.T) {
+	story(t, func(s *scene) {
+		s.service.Parts[1].Promote.Retries = 1
+		s.machine("db1").parts["vip"].Always(sdk.Promote, Behaviour{Outcome: sdk.Unknown, Detail: "exit status 1"})
+		s.run("db1", "db2")
+		s.wait(5 * time.Second)
+		s.machine("db2").is(sdk.RolePrimary)
+		s.machine("db1").acts("disk", false)
+	})
+}
+
+func TestPromotionFailsEverywhere(t *testing.T) {
+	story(t, func(s *scene) {
+		s.machine("db1").parts["vip"].Next(sdk.Promote, Behaviour{Outcome: sdk.Unchanged, Refused: true, Detail: "no carrier"})
+		s.run("db1")
+		s.says("nobody else takes the role, so db1 tries again within a ttl")
+		s.wait(5 * time.Second)
+		s.machine("db1").is(sdk.RolePrimary)
+	})
+}
+
+func TestDataDecides(t *testing.T) {
+	story(t, func(s *scene) {
+		s.ranked()
+		s.machine("db1").parts["data"].Fit("5")
+		s.machine("db2").parts["data"].Fit("7")
+		s.machine("db3").parts["data"].Fit("9")
+		s.run("db3", "db1", "db2")
+		s.wait(time.Second)
+		s.says("db3 is stopped; db1 comes first by name, db2 has more data")
+		s.machine("db3").down(supervisor.ErrStop)
+		s.wait(5 * time.Second)
+		s.machine("db2").is(sdk.RolePrimary)
+	})
+}
+
+func TestIncomparableDataWaitsForAnOperator(t *testing.T) {
+	story(t, func(s *scene) {
+		s.ranked()
+		s.machine("db1").parts["data"].Fit("a1")
+		s.machine("db2").parts["data"].Fit("b1")
+		s.machine("db3").parts["data"].Fit("a1")
+		s.run("db3", "db1", "db2")
+		s.wait(time.Second)
+		s.machine("db3").down(supervisor.ErrStop)
+		s.wait(20 * time.Second)
+		s.machine("db1").is(sdk.RoleCandidate)
+		s.machine("db2").is(sdk.RoleCandidate)
+		s.says("an operator decides for db2")
+		s.order(func(ctx context.Context, c supervisor.Cluster) error {
+			return c.Request(ctx, "db", supervisor.Reservation{ID: "f", To: "db2", Reason: sdk.ReasonFailover, Force: true, By: "ann", State: supervisor.Asked, For: time.Minute})
+		})
+		s.wait(time.Second)
+		s.machine("db2").is(sdk.RolePrimary)
+	})
+}
+
+func TestCheckThatOnlyPassesOnAPrimary(t *testing.T) {
+	story(t, func(s *scene) {
+		db1 := s.machine("db1")
+		db1.parts["vip"].Healths(sdk.Health{Fit: true})
+		s.run("db1")
+		s.wait(time.Second)
+		db1.is(sdk.RolePrimary)
+		s.says("its check begins to fail, and passes again as standby only because nobody asks")
+		db1.parts["vip"].Unfit("nobody answers")
+		s.wait(4 * time.Second)
+		db1.parts["vip"].Fit("")
+		s.wait(5 * time.Second)
+		db1.is(sdk.RolePrimary)
+	})
+}
+
+func TestUnfitNodeDoesNotCampaign(t *testing.T) {
+	story(t, func(s *scene) {
+		s.part("probe", sdk.CanCheck)
+		db1 := s.machine("db1")
+		db1.parts["probe"].Unfit("no route")
+		s.run("db1")
+		s.wait(10 * time.Second)
+		db1.is(sdk.RoleStandby)
+		s.says("the route is back")
+		db1.parts["probe"].Fit("")
+		s.wait(3 * time.Second)
+		db1.is(sdk.RolePrimary)
+	})
+}
+
+func TestWinWhoseReplyWasLost(t *testing.T) {
+	story(t, func(s *scene) {
+		s.machine("db1").run()
+		s.machine("db1").LoseReply()
+		s.wait(5 * time.Second)
+		s.machine("db1").is(sdk.RolePrimary)
+	})
+}
+
+func TestEtcdIsGoneForGood(t *testing.T) {
+	story(t, func(s *scene) {
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		s.says("etcd is gone")
+		s.cluster.Down()
+		s.wait(time.Minute)
+		s.machine("db1").acts("vip", false)
+		s.machine("db2").is(sdk.RoleCandidate)
+		s.says("etcd is back")
+		s.cluster.Up()
+		s.wait(5 * time.Second)
+	})
+}
+
+func TestRestoredRecords(t *testing.T) {
+	story(t, func(s *scene) {
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		backup := s.cluster.Snapshot()
+		s.switchover("db2")
+		s.wait(time.Second)
+		s.machine("db2").is(sdk.RolePrimary)
+		s.says("etcd is restored from the backup taken before the switchover")
+		s.cluster.Restore(backup)
+		s.wait(20 * time.Second)
+	})
+}
+
+func TestPrimaryDeletedByHand(t *testing.T) {
+	story(t, func(s *scene) {
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		s.says("somebody deletes the primary's record")
+		s.cluster.DeletePrimary("db")
+		s.wait(10 * time.Second)
+	})
+}
+
+func TestFencesTheLostPrimary(t *testing.T) {
+	story(t, func(s *scene) {
+		s.service.OnUnclean = supervisor.UncleanFence
+		s.part("power", sdk.CanFence)
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		db1 := s.machine("db1")
+		db1.kill()
+		db1.parts["disk"].Break(false, "off")
+		db1.parts["vip"].Break(false, "off")
+		s.machine("db2").parts["power"].Next(sdk.Fence, Behaviour{Outcome: sdk.Unchanged, Refused: true, Detail: "no answer from the power switch"})
+		s.wait(20 * time.Second)
+		s.machine("db2").is(sdk.RolePrimary)
+	})
+}
+
+func TestFollowers(t *testing.T) {
+	story(t, func(s *scene) {
+		s.part("replica", sdk.CanFollow)
+		for _, name := range []string{"db1", "db2"} {
+			s.machine(name).parts["replica"].Always(sdk.Follow, Behaviour{Takes: 20 * time.Millisecond})
+		}
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		s.switchover("db2")
+		s.wait(time.Second)
+		acts := s.machine("db1").parts["replica"].Acts()
+		if len(acts) == 0 || acts[len(acts)-1].Primary.Node != "db2" {
+			t.Errorf("db1 does not follow db2: %v", acts)
+		}
+	})
+}
+
+// ranked adds a part whose positions are numbers, comparable only within what
+// stands before the number.
+func (s *scene) ranked() {
+	s.part("data", sdk.CanCheck, sdk.CanRank).Check.On = supervisor.OnBoth
+	for _, name := range []string{"db1", "db2", "db3"} {
+		s.machine(name).parts["data"].Ranks = func(mine string, others map[string]string) (map[string]sdk.Order, error) {
+			orders := map[string]sdk.Order{}
+			for node, theirs := range others {
+				switch {
+				case theirs == "" || mine == "":
+					return nil, errors.New("no position")
+				case theirs[:len(theirs)-1] != mine[:len(mine)-1]:
+					orders[node] = sdk.Incomparable
+				case theirs == mine:
+					orders[node] = sdk.Equal
+				case theirs > mine:
+					orders[node] = sdk.Behind
+				default:
+					orders[node] = sdk.Ahead
+				}
+			}
+			return orders, nil
+		}
+	}
+}
