@@ -19,6 +19,10 @@ const presence = 2 * time.Second
 // compares what it replaces, and each node trusts only its own clock. It runs
 // on timers alone, so a synctest bubble can end at any time.
 type Cluster struct {
+	// Trip is how long a request is under way that its caller waits for. With
+	// it, what follows from something else has a later time in the journal.
+	Trip time.Duration
+
 	journal *Journal
 
 	mu       sync.Mutex
@@ -41,6 +45,7 @@ type broken struct {
 
 // A machine outlives its processes.
 type machine struct {
+	number int
 	clock  *Clock
 	memory *Memory
 	boot   string
@@ -140,7 +145,7 @@ func (c *Cluster) machine(name string) *machine {
 	if m == nil {
 		// Each machine was booted at another time: an instant of one means nothing on another.
 		boot := 1000*time.Second + time.Duration(len(c.machines))*100*time.Second
-		m = &machine{clock: NewSkewedClock(boot, 1), memory: &Memory{}, boot: "boot-" + name, terms: map[string]sdk.Term{}}
+		m = &machine{number: len(c.machines), clock: NewSkewedClock(boot, 1), memory: &Memory{}, boot: "boot-" + name, terms: map[string]sdk.Term{}}
 		c.machines[name] = m
 	}
 	return m

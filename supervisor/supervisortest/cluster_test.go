@@ -25,10 +25,12 @@ type pair struct {
 func newPair(t *testing.T, nodes ...string) *pair {
 	j := supervisortest.NewJournal()
 	p := &pair{t: t, journal: j, cluster: supervisortest.NewCluster(j), parts: map[string]*supervisortest.Plugin{}}
+	p.cluster.Trip = time.Millisecond
 	for _, name := range nodes {
 		p.parts[name] = supervisortest.NewPlugin(j, name, "vip")
 		p.parts[name].Quiet = true
 		p.run(name)
+		time.Sleep(100 * time.Millisecond)
 	}
 	return p
 }
@@ -79,6 +81,7 @@ func TestMembersOnTheCluster(t *testing.T) {
 		p.cluster.Node("db1").Heal()
 		time.Sleep(10 * time.Second)
 		p.cluster.Node("db2").Kill()
+		p.parts["db2"].Break(false, "the machine is off")
 		time.Sleep(10 * time.Second)
 		p.run("db2")
 		time.Sleep(10 * time.Second)

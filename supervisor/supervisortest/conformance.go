@@ -74,6 +74,7 @@ func cases() []testCase {
 		{"candidates are visible", nil, candidates},
 		{"orders and history are visible", nil, orders},
 		{"kept role is adopted", nil, keptRole},
+		{"role let go of comes back", nil, abandoned},
 		{"holder killed", []Fault{Killed}, holderKilled},
 		{"presence ends", []Fault{Killed}, presenceEnds},
 		{"adoption in time", []Fault{Killed}, adoption},
@@ -132,10 +133,13 @@ func secondWaits(s *stage) {
 func pair(s *stage) (p, other *actor) {
 	all := s.cast(2)
 	p = s.holder(5, all...)
-	if p == all[0] {
-		return p, all[1]
+	other = all[0]
+	if p == other {
+		other = all[1]
 	}
-	return p, all[0]
+	// Else the vacancy before could pass for the one that a case waits for.
+	other.sees(5, "the primary", func(st supervisor.State) bool { return st.Primary != nil })
+	return p, other
 }
 
 func cleanResign(s *stage) {
@@ -143,7 +147,7 @@ func cleanResign(s *stage) {
 	other.want(false)
 	term := p.holds().Term()
 	p.leave()
-	st := other.sees(0.5, "a vacancy", func(st supervisor.State) bool { return st.Vacant })
+	st := other.sees(0.5, "a vacancy", func(st supervisor.State) bool { return st.Vacant && st.Term.Term == term })
 	if st.Unclean || !st.Term.Resigned || st.Primary != nil {
 		s.Errorf("unclean=%t primary=%+v term=%+v after a clean resign", st.Unclean, st.Primary, st.Term)
 	}
@@ -217,7 +221,7 @@ func reservation4(s *stage) {
 	s.reserve(p, supervisor.Reservation{ID: "a", To: target.name, Reason: sdk.ReasonSwitchover, For: 20 * s.ttl, State: supervisor.Accepted})
 	other.sees(5, "the reservation", func(st supervisor.State) bool { return st.Reservation.Binds() && st.Reservation.ID == "a" })
 	p.leave()
-	st := other.sees(5, "a vacancy", func(st supervisor.State) bool { return st.Vacant })
+	st := other.sees(5, "a vacancy", func(st supervisor.State) bool { return st.Vacant && st.Term.Term != 0 })
 	if _, err := other.take(st); !errors.Is(err, supervisor.ErrRefused) {
 		s.Errorf("take of what is reserved for another: %v, want ErrRefused", err)
 	}
@@ -370,12 +374,29 @@ func keptRole(s *stage) {
 	}
 }
 
+// abandoned lets go of a lease in a process that goes on.
+func abandoned(s *stage) {
+	a := s.cast(1)[0]
+	l := s.holder(5, a).holds()
+	term := l.Term()
+	a.update(func() { a.letGo = true })
+	s.eventually(5, "it lets go", func() bool { return !a.letGo })
+	l = s.holder(5, a).holds()
+	if l.Term() < term {
+		s.Errorf("term %d came back as %d", term, l.Term())
+	}
+	s.wait(3*s.ttl, nil)
+	if a.holds() != l || isClosed(l.Lost()) {
+		s.Errorf("the lease was not kept: %v", l.Cause())
+	}
+}
+
 func holderKilled(s *stage) {
 	p, other := pair(s)
 	term := p.holds().Term()
 	other.want(false)
 	p.kill()
-	st := other.sees(5, "a vacancy", func(st supervisor.State) bool { return st.Vacant })
+	st := other.sees(5, "a vacancy", func(st supervisor.State) bool { return st.Vacant && st.Term.Term == term })
 	if !st.Unclean || st.Term.Resigned {
 		s.Errorf("unclean=%t term=%+v after a kill", st.Unclean, st.Term)
 	}
@@ -575,7 +596,7 @@ func unknownResign(s *stage) {
 	other.want(false)
 	p.Inflict(ReplyLost)
 	p.leave()
-	st := other.sees(10, "a vacancy", func(st supervisor.State) bool { return st.Vacant })
+	st := other.sees(10, "a vacancy", func(st supervisor.State) bool { return st.Vacant && st.Term.Term != 0 })
 	if st.Unclean || !st.Term.Resigned {
 		s.Errorf("unclean=%t term=%+v", st.Unclean, st.Term)
 	}

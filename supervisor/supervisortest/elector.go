@@ -17,6 +17,7 @@ import (
 // An elector is one process's view of one election. It is guarded by the
 // cluster's mu.
 type elector struct {
+	version   int // of the state
 	node      *Node
 	service   string
 	timing    supervisor.Timing
@@ -122,7 +123,7 @@ func (e *elector) see() (supervisor.State, sdk.Instant) {
 			s.VacantAt = e.state.VacantAt
 		}
 	case own:
-		s.Mine = r.primary != nil && e.lease == nil && !e.taking && !e.abandoned
+		s.Mine = r.primary != nil && e.lease == nil && !e.taking && n.view == nil
 	default:
 		seen, ok := n.seen[id]
 		if _, lives := known.pulses[id]; n.view == nil && (!ok || !lives && !seen.gone) {
@@ -166,8 +167,11 @@ func (e *elector) see() (supervisor.State, sdk.Instant) {
 	}
 
 	s.Seq = e.state.Seq
-	if s.Seq == 0 || from != e.compare || !reflect.DeepEqual(s, e.state) {
-		s.Seq++
+	if o := e.state; s.Seq == 0 || from != e.compare || s.Vacant != o.Vacant || s.Mine != o.Mine || s.Frozen != o.Frozen {
+		s.Seq++ // a take would compare something else
+	}
+	if !reflect.DeepEqual(s, e.state) {
+		e.version++
 		e.state, e.compare = s, from
 	}
 	return e.state, next
@@ -175,7 +179,7 @@ func (e *elector) see() (supervisor.State, sdk.Instant) {
 
 func (e *elector) Observe(ctx context.Context) iter.Seq[supervisor.State] {
 	return func(yield func(supervisor.State) bool) {
-		yielded := uint64(0)
+		yielded := 0
 		for {
 			if !e.node.wait() {
 				<-ctx.Done()
@@ -185,10 +189,10 @@ func (e *elector) Observe(ctx context.Context) iter.Seq[supervisor.State] {
 			}
 			e.node.cluster.mu.Lock()
 			s, next := e.see()
-			changed := e.node.changed
+			version, changed := e.version, e.node.changed
 			e.node.cluster.mu.Unlock()
-			if s.Seq != yielded {
-				yielded = s.Seq
+			if version != yielded {
+				yielded = version
 				if !yield(s) {
 					return
 				}
@@ -217,8 +221,10 @@ func (n *Node) await(ctx context.Context, at sdk.Instant, changed <-chan struct{
 
 func (e *elector) Take(ctx context.Context, seen supervisor.State) (supervisor.Lease, error) {
 	n := e.node
+	n.trip(ctx)
 	var won *lease
 	err := n.request(ctx, e.timing.Renew, func() error {
+		e.abandoned = false
 		h := n.pulse(e.timing.TTL)
 		if n.clock.Now().Sub(h.s) > e.timing.Renew {
 			h.beat()
@@ -298,24 +304,25 @@ func (e *elector) write(h *held, s *service, seen supervisor.State) {
 	address := n.Name + ".test"
 	s.before = s.term
 	s.primary = &supervisor.Primary{Node: n.Name, Address: address, Term: term, Pulse: h.id, State: sdk.RolePromoting, Since: time.Now()}
-	s.term = supervisor.TermRecord{Term: term, Node: n.Name, Address: address, Pulse: h.id, Moved: moved}
+	s.term = supervisor.TermRecord{Term: term, Node: n.Name, Address: address, Pulse: h.id, Moved: moved, Victim: s.before.Lost()}
 	s.primaryRev, s.termRev = rev, rev
 	e.machineTerm(term)
 }
 
 func (e *elector) Adopt(ctx context.Context, t supervisor.Tenure) (supervisor.Lease, error) {
 	n := e.node
+	n.trip(ctx)
 	var won *lease
 	err := n.request(ctx, e.timing.Renew, func() error {
 		h := n.pulse(e.timing.TTL)
+		if n.clock.Now().Sub(h.s) > e.timing.Renew {
+			h.beat()
+		}
 		c := n.cluster
 		s := c.records.service(e.service)
 		_, lives := c.records.pulses[t.Pulse]
 		if e.lease != nil || h.rev == 0 || !lives || s.primary == nil || s.primary.Pulse != t.Pulse || s.primary.Term != t.Term {
 			return supervisor.ErrRefused
-		}
-		if n.clock.Now().Sub(h.s) > e.timing.Renew {
-			h.beat()
 		}
 		p := *s.primary
 		p.Pulse = h.id
@@ -344,6 +351,7 @@ func (e *elector) Publish(ctx context.Context, c supervisor.Candidate) error {
 }
 
 func (e *elector) Answer(ctx context.Context, r supervisor.Reservation) error {
+	e.node.trip(ctx)
 	return alive(e.change(ctx, func(s *service) error {
 		if s.reservation == nil || s.reservation.ID != r.ID {
 			return supervisor.ErrRefused
@@ -354,6 +362,7 @@ func (e *elector) Answer(ctx context.Context, r supervisor.Reservation) error {
 }
 
 func (e *elector) Request(ctx context.Context, r supervisor.Reservation) error {
+	e.node.trip(ctx)
 	return alive(e.change(ctx, func(s *service) error {
 		if now, _ := e.see(); now.Reservation.Binds() {
 			return supervisor.ErrBusy

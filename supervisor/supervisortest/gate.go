@@ -10,7 +10,6 @@ import (
 // Plugin returns a part as this process sees it: it stands still while the
 // process is frozen, and what runs of it is killed with the process.
 func (n *Node) Plugin(p *Plugin) supervisor.Plugin {
-	n.onEnd(func() { p.end() })
 	return part{n, p}
 }
 
@@ -27,7 +26,7 @@ func (p part) Do(ctx context.Context, t sdk.Transition, progress func(string)) s
 	}
 	ctx, cancel := p.node.running(ctx)
 	defer cancel()
-	r := p.plugin.Do(ctx, t, progress)
+	r := p.plugin.do(ctx, t, progress, p.node.died)
 	if !p.node.wait() {
 		return sdk.Result{Outcome: sdk.Done}
 	}

@@ -31,6 +31,7 @@ type line struct {
 	at    time.Duration
 	node  string
 	actor string // a part; "" is the member itself, whose lines keep their place
+	first bool   // before all else that happens on the node at that instant
 	text  string
 }
 
@@ -51,24 +52,35 @@ func (j *Journal) add(node, actor, format string, args ...any) {
 	if j == nil {
 		return
 	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.lines = append(j.lines, line{time.Since(j.start), node, actor, fmt.Sprintf(format, args...)})
+	j.append(line{node: node, actor: actor, text: fmt.Sprintf(format, args...)})
 }
 
-// String returns the journal as columns: time, node, what happened.
+// first is add for what is a cause, and never an effect: a check's answer.
+func (j *Journal) first(node, actor, format string, args ...any) {
+	j.append(line{node: node, actor: actor, first: true, text: fmt.Sprintf(format, args...)})
+}
+
+func (j *Journal) append(l line) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	l.at = time.Since(j.start)
+	j.lines = append(j.lines, l)
+}
+
+// String returns the journal as columns: time, node, what happened. Times are
+// told to 10 ms: what a scheduler shifts is less.
 func (j *Journal) String() string {
 	j.mu.Lock()
 	lines := slices.Clone(j.lines)
 	j.mu.Unlock()
 	slices.SortStableFunc(lines, func(a, b line) int {
-		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.node, b.node))
+		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.node, b.node), compareBool(b.first, a.first))
 	})
 	// Parts act at the same time; only the lines of the member order them.
 	for i := 0; i < len(lines); {
 		n := i + 1
 		for n < len(lines) && lines[n].at == lines[i].at && lines[n].node == lines[i].node &&
-			lines[n].actor != "" && lines[i].actor != "" {
+			lines[n].actor != "" && lines[i].actor != "" && lines[n].first == lines[i].first {
 			n++
 		}
 		slices.SortStableFunc(lines[i:n], func(a, b line) int { return cmp.Compare(a.actor, b.actor) })
@@ -80,9 +92,19 @@ func (j *Journal) String() string {
 	}
 	var b strings.Builder
 	for _, l := range lines {
-		fmt.Fprintf(&b, "%9.3fs  %-*s  %s\n", l.at.Seconds(), width, l.node, l.text)
+		fmt.Fprintf(&b, "%8.2fs  %-*s  %s\n", l.at.Seconds(), width, l.node, l.text)
 	}
 	return b.String()
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
 }
 
 // Compare fails the test unless the journal reads as the file does. With
@@ -167,14 +189,23 @@ func (j *Journal) NeverTwo(t testing.TB) {
 // Handler returns a handler that writes a node's log into the journal, from
 // Info on: a record with a role as "-> role", any other with its message.
 // Attributes that say what the columns say already are left out, and so are
-// the outcomes of acts: the parts tell them.
-func (j *Journal) Handler(node string) slog.Handler { return &logHandler{journal: j, node: node} }
+// the outcomes of acts, which the parts tell, and what was warned of before.
+func (j *Journal) Handler(node string) slog.Handler {
+	return &logHandler{journal: j, node: node, said: &warnings{said: map[string]bool{}}}
+}
 
 type logHandler struct {
 	journal *Journal
 	node    string
 	attrs   []slog.Attr
 	muted   func() bool // the process is dead: what it says is not heard
+	said    *warnings   // shared by all that was derived from one
+}
+
+// warnings are what was warned of in this role; once is enough for a story.
+type warnings struct {
+	mu   sync.Mutex
+	said map[string]bool
 }
 
 func (h *logHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
@@ -205,7 +236,19 @@ func (h *logHandler) Handle(_ context.Context, r slog.Record) error {
 			rest += " " + a.Key + "=" + v
 		}
 	}
-	h.journal.Add(h.node, "%s%s", text, rest)
+	text += rest
+	h.said.mu.Lock()
+	repeated := h.said.said[text]
+	if r.Level > slog.LevelInfo {
+		h.said.said[text] = true
+	} else {
+		clear(h.said.said)
+	}
+	h.said.mu.Unlock()
+	if repeated && r.Level > slog.LevelInfo {
+		return nil
+	}
+	h.journal.Add(h.node, "%s", text)
 	return nil
 }
 

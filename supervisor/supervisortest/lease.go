@@ -135,6 +135,9 @@ func (l *lease) Announce(ctx context.Context, r sdk.Role) error {
 		p.State = r
 		s.primary, s.primaryRev = &p, l.e.node.cluster.write()
 		l.rev = s.primaryRev
+		if r == sdk.RolePrimary {
+			s.term.Victim = sdk.Peer{}
+		}
 		l.e.node.cluster.notify()
 		return nil
 	}))
@@ -142,6 +145,7 @@ func (l *lease) Announce(ctx context.Context, r sdk.Role) error {
 
 func (l *lease) Resign(ctx context.Context) error {
 	n := l.e.node
+	n.trip(ctx)
 	err := n.request(ctx, 0, func() error {
 		c := n.cluster
 		s := c.records.service(l.e.service)
@@ -180,7 +184,7 @@ func (l *lease) Abandon() {
 	defer l.e.node.cluster.mu.Unlock()
 	if !l.over && !l.e.node.dead {
 		l.e.abandoned = true
-		l.end("lease kept for the next process")
+		l.end("lease let go of")
 	}
 }
 

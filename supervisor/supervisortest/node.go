@@ -41,14 +41,15 @@ type Node struct {
 
 // A held is this process's own pulse of one TTL.
 type held struct {
-	node   *Node
-	timing supervisor.Timing
-	id     string
-	rev    int64 // 0: not written yet
-	count  int
-	sent   map[int]sdk.Instant // when each value not known to be committed was first sent
-	s      sdk.Instant         // the sending of the last acknowledged value
-	serial int                 // of the pulses of this TTL
+	node    *Node
+	timing  supervisor.Timing
+	id      string
+	rev     int64 // 0: not written yet
+	count   int
+	sent    map[int]sdk.Instant // when each value not known to be committed was first sent
+	s       sdk.Instant         // the sending of the last acknowledged value
+	serial  int                 // of the pulses of this TTL
+	ticking bool
 }
 
 // A sighting is what is known of a pulse of another process.
@@ -332,6 +333,18 @@ func (n *Node) bury(id string) {
 	if s, ok := n.seen[id]; ok {
 		s.gone = true
 		n.seen[id] = s
+	}
+}
+
+// trip is the way of a request that its caller waits for. What is written
+// behind its back takes no time, and each machine is as far away as no other:
+// so the journal depends on no scheduler.
+func (n *Node) trip(ctx context.Context) {
+	if n.cluster.Trip > 0 {
+		select {
+		case <-time.After(n.cluster.Trip + time.Duration(n.machine.number)*10*time.Microsecond):
+		case <-ctx.Done():
+		}
 	}
 }
 

@@ -81,6 +81,7 @@ func (o operator) History(ctx context.Context, service string) (h []supervisor.C
 func (e *elector) records() *service { return e.node.cluster.records.service(e.service) }
 
 func (o operator) Request(ctx context.Context, service string, r supervisor.Reservation) error {
+	o.node.trip(ctx)
 	return o.with(ctx, service, func(e *elector) error {
 		if now, _ := e.see(); now.Reservation.Binds() {
 			return supervisor.ErrBusy
@@ -104,7 +105,10 @@ func (o operator) Pause(ctx context.Context, service string, p supervisor.Pause)
 }
 
 func (o operator) Resume(ctx context.Context, service string) error {
-	return o.with(ctx, service, func(e *elector) error { e.records().pause = nil; return nil })
+	return o.with(ctx, service, func(e *elector) error {
+		e.records().pause, e.records().term.Moved = nil, false
+		return nil
+	})
 }
 
 func (o operator) Drain(ctx context.Context, d supervisor.Drain) error {

@@ -41,6 +41,9 @@ type Plugin struct {
 	Ranks func(mine string, others map[string]string) (map[string]sdk.Order, error)
 	// Quiet leaves acts that had nothing to do out of the journal.
 	Quiet bool
+	// Pace is how long an act takes that takes no time by its Behaviour, so
+	// that what goes in order has an order in the journal.
+	Pace time.Duration
 	// Loud writes renewals into the journal.
 	Loud bool
 
@@ -60,6 +63,7 @@ type Plugin struct {
 	guard      *timer
 	killed     chan struct{} // closed by Kill; replaced
 	unkillable bool
+	running    []chan struct{} // each closed when an act has ended
 	acts       []sdk.Transition
 }
 
@@ -81,6 +85,8 @@ func NewPlugin(j *Journal, node, name string, can ...sdk.Capability) *Plugin {
 		always: map[sdk.Action]Behaviour{},
 		checks: []check{{health: sdk.Health{Fit: true}}},
 		killed: make(chan struct{}),
+		// So that what a check leads to comes after what went on meanwhile.
+		checkTakes: 4 * time.Millisecond,
 	}
 }
 
@@ -172,7 +178,16 @@ func (p *Plugin) Describe() supervisor.Description { return p.Description }
 
 // Do runs an act as scripted.
 func (p *Plugin) Do(ctx context.Context, t sdk.Transition, progress func(string)) sdk.Result {
+	return p.do(ctx, t, progress, nil)
+}
+
+// do is Do for a process whose death ends the act.
+func (p *Plugin) do(ctx context.Context, t sdk.Transition, progress func(string), died <-chan struct{}) sdk.Result {
+	ended := make(chan struct{})
+	defer close(ended)
 	p.mu.Lock()
+	p.running = slices.DeleteFunc(p.running, isClosed)
+	p.running = append(p.running, ended)
 	p.acts = append(p.acts, t)
 	b := p.behaviour(t.Action)
 	killed := p.killed
@@ -191,7 +206,10 @@ func (p *Plugin) Do(ctx context.Context, t sdk.Transition, progress func(string)
 	if progress != nil && b.Progress != "" {
 		progress(b.Progress)
 	}
-	r := b.run(ctx, t.Timeout, killed)
+	if atOnce {
+		time.Sleep(p.Pace)
+	}
+	r := b.run(ctx, t.Timeout, killed, died)
 	p.mu.Lock()
 	if r.Outcome == "" {
 		r.Outcome = sdk.Done
@@ -235,7 +253,7 @@ func (p *Plugin) behaviour(a sdk.Action) Behaviour {
 }
 
 // run waits as long as the act lasts and returns what it came to.
-func (b Behaviour) run(ctx context.Context, timeout time.Duration, killed <-chan struct{}) sdk.Result {
+func (b Behaviour) run(ctx context.Context, timeout time.Duration, killed, died <-chan struct{}) sdk.Result {
 	r := sdk.Result{Outcome: b.Outcome, Refused: b.Refused, RetryAfter: b.RetryAfter, Detail: b.Detail}
 	if b.Dies {
 		r = sdk.Result{Outcome: sdk.Unknown, Detail: "process died"}
@@ -269,8 +287,9 @@ func (b Behaviour) run(ctx context.Context, timeout time.Duration, killed <-chan
 		}
 		return sdk.Result{Outcome: sdk.Unknown, Detail: fmt.Sprintf("not done within %s", timeout)}
 	case <-killed:
-		return sdk.Result{Outcome: sdk.Unknown, Detail: "killed"}
+	case <-died:
 	}
+	return sdk.Result{Outcome: sdk.Unknown, Detail: "killed"}
 }
 
 // tell writes a line about an act.
@@ -335,7 +354,7 @@ func (p *Plugin) unguard() {
 }
 
 // Check answers as scripted; a change of what it says is written down.
-func (p *Plugin) Check(ctx context.Context, role sdk.Role, _ sdk.Term) (sdk.Health, error) {
+func (p *Plugin) Check(ctx context.Context, _ sdk.Role, _ sdk.Term) (sdk.Health, error) {
 	p.mu.Lock()
 	c, takes := p.checks[0], p.checkTakes
 	if len(p.checks) > 1 {
@@ -363,7 +382,7 @@ func (p *Plugin) Check(ctx context.Context, role sdk.Role, _ sdk.Term) (sdk.Heal
 	p.said = said
 	p.mu.Unlock()
 	if changed {
-		p.journal.add(p.node, p.Description.Name, "%s check as %s: %s", p.Description.Name, role, said)
+		p.journal.first(p.node, p.Description.Name, "%s check: %s", p.Description.Name, said)
 	}
 	return c.health, c.err
 }
@@ -403,7 +422,17 @@ func (p *Plugin) Kill(ctx context.Context) error {
 		<-ctx.Done()
 		return errors.New("its process does not end")
 	}
+	p.mu.Lock()
+	running := slices.Clone(p.running)
+	p.mu.Unlock()
 	p.end()
+	for _, ended := range running {
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 	return nil
 }
 

@@ -17,6 +17,9 @@ func (n *Node) pulse(ttl time.Duration) *held {
 		h = &held{node: n, timing: supervisor.NewTiming(ttl)}
 		h.renew()
 		n.pulses[ttl] = h
+	}
+	if !h.ticking {
+		h.ticking = true
 		h.beat()
 		n.clock.after(n.clock.Now().Add(h.timing.Renew), h.tick)
 	}
@@ -35,6 +38,7 @@ func (h *held) tick() {
 	n.cluster.mu.Lock()
 	defer n.cluster.mu.Unlock()
 	if n.dead || h.idle() {
+		h.ticking = false
 		return
 	}
 	h.beat()

@@ -40,7 +40,7 @@ type span struct {
 	term          sdk.Term
 	from, to      time.Duration
 	over          bool
-	adopted       bool
+	adopted       bool // or taken up, in the term of before
 }
 
 // An actor is the smallest member: it takes what is vacant, when it is willing
@@ -62,6 +62,7 @@ type actor struct {
 	state   supervisor.State
 	seen    int // states yielded
 	resign  bool
+	letGo   bool // abandon the lease, and go on
 }
 
 func newStage(t *testing.T, lab Lab, ttl time.Duration) (*stage, func()) {
@@ -185,7 +186,7 @@ func (a *actor) take(st supervisor.State) (supervisor.Lease, error) {
 	defer cancel()
 	l, err := a.elector.Take(ctx, st)
 	if err == nil {
-		a.begin(l, false)
+		a.begin(l, st.Mine)
 	}
 	return l, err
 }
@@ -234,11 +235,19 @@ func (a *actor) extend(l supervisor.Lease) {
 func (a *actor) hold(l supervisor.Lease) {
 	for {
 		a.mu.Lock()
-		resign, dead := a.resign, a.dead
+		resign, dead, letGo := a.resign, a.dead, a.letGo
 		if !dead {
 			a.extend(l)
 		}
 		a.mu.Unlock()
+		if letGo {
+			l.Abandon()
+			a.update(func() {
+				a.span.to, a.span.over = min(a.span.to, time.Since(a.began)), true
+				a.lease, a.span, a.letGo = nil, nil, false
+			})
+			return
+		}
 		lost := isClosed(l.Lost())
 		switch {
 		case dead:
@@ -409,7 +418,7 @@ func (s *span) String() string {
 	return fmt.Sprintf("%s held %s in term %d from %s to %s", s.node, s.service, s.term, s.from.Round(time.Millisecond), s.to.Round(time.Millisecond))
 }
 
-func isClosed(c <-chan struct{}) bool {
+func isClosed[C chan struct{} | <-chan struct{}](c C) bool {
 	select {
 	case <-c:
 		return true
