@@ -62,7 +62,7 @@ func (n *Node) elector(service string, ttl time.Duration) *elector {
 
 func (e *elector) say(format string, args ...any) {
 	if !e.node.dead {
-		e.node.cluster.journal.add(e.node.Name, "", format, args...)
+		e.node.cluster.journal.add(e.node.Name, theLease, format, args...)
 	}
 }
 

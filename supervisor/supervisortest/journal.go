@@ -30,10 +30,16 @@ type Journal struct {
 type line struct {
 	at    time.Duration
 	node  string
-	actor string // a part; "" is the member itself, whose lines keep their place
+	actor string // a part, or theLog or theLease; "" is the role, whose lines keep their place
 	first bool   // before all else that happens on the node at that instant
 	text  string
 }
+
+// Actors that are no parts and come before them.
+const (
+	theLog   = "\x00log"
+	theLease = "\x01lease"
+)
 
 // An act is a time in which a part acted as primary.
 type act struct {
@@ -76,7 +82,8 @@ func (j *Journal) String() string {
 	slices.SortStableFunc(lines, func(a, b line) int {
 		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.node, b.node), compareBool(b.first, a.first))
 	})
-	// Parts act at the same time; only the lines of the member order them.
+	// What goes on beside the role goes on at the same time; only changes of
+	// role order it.
 	for i := 0; i < len(lines); {
 		n := i + 1
 		for n < len(lines) && lines[n].at == lines[i].at && lines[n].node == lines[i].node &&
@@ -237,6 +244,10 @@ func (h *logHandler) Handle(_ context.Context, r slog.Record) error {
 		}
 	}
 	text += rest
+	actor := ""
+	if !strings.HasPrefix(text, "-> ") {
+		actor = theLog
+	}
 	h.said.mu.Lock()
 	repeated := h.said.said[text]
 	if r.Level > slog.LevelInfo {
@@ -248,7 +259,7 @@ func (h *logHandler) Handle(_ context.Context, r slog.Record) error {
 	if repeated && r.Level > slog.LevelInfo {
 		return nil
 	}
-	h.journal.Add(h.node, "%s", text)
+	h.journal.add(h.node, actor, "%s", text)
 	return nil
 }
 
