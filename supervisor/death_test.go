@@ -81,7 +81,7 @@ func TestStartedAgainWhileEtcdIsDown(t *testing.T) {
 		s.cluster.Down()
 		s.machine("db1").kill()
 		s.machine("db1").run()
-		s.wait(time.Second)
+		s.wait(1030 * time.Millisecond)
 		s.says("etcd has a leader again, before s + 0.75 T")
 		s.machine("db1").acts("vip", true)
 		s.cluster.Up()
