@@ -24,7 +24,7 @@ var ErrSilent = errors.New("the daemon is silent")
 
 const (
 	dialTime   = 2 * time.Second
-	askTime    = orderTime + 2*time.Second
+	slack      = 2 * time.Second // what an answer may take beyond the time that the daemon takes for it
 	silentTime = 4 * Beat
 	retryTime  = 500 * time.Millisecond // between two tries of a watch
 )
@@ -153,7 +153,7 @@ func (c *Client) Undrain(ctx context.Context, node string) error {
 
 // Remove forgets a service.
 func (c *Client) Remove(ctx context.Context, service string) error {
-	return c.order(ctx, "DELETE", path("services", service), nil)
+	return c.orderFor(ctx, removeTime, "DELETE", path("services", service), nil)
 }
 
 func path(parts ...string) string {
@@ -196,7 +196,11 @@ func (c *Client) do(ctx context.Context, method, path string, order any) (*http.
 }
 
 func (c *Client) order(ctx context.Context, method, path string, order any) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, askTime, fmt.Errorf("%w at %s: it accepted the request and is silent", ErrNoDaemon, c.socket))
+	return c.orderFor(ctx, orderTime, method, path, order)
+}
+
+func (c *Client) orderFor(ctx context.Context, d time.Duration, method, path string, order any) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, d+slack, fmt.Errorf("%w at %s: it accepted the request and is silent", ErrNoDaemon, c.socket))
 	defer cancel()
 	res, err := c.do(ctx, method, path, order)
 	if err != nil {
@@ -206,7 +210,7 @@ func (c *Client) order(ctx context.Context, method, path string, order any) erro
 }
 
 func ask[T any](ctx context.Context, c *Client, path string) (T, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, askTime, fmt.Errorf("%w at %s: it accepted the request and is silent", ErrNoDaemon, c.socket))
+	ctx, cancel := context.WithTimeoutCause(ctx, askTime+slack, fmt.Errorf("%w at %s: it accepted the request and is silent", ErrNoDaemon, c.socket))
 	defer cancel()
 	var v T
 	res, err := c.do(ctx, "GET", path, nil)
@@ -233,7 +237,7 @@ func watch[T any](ctx context.Context, c *Client, path string) iter.Seq2[T, erro
 	return func(yield func(T, error) bool) {
 		ctx, cancel := context.WithCancelCause(ctx)
 		defer cancel(errHungUp)
-		silence := time.AfterFunc(askTime, func() { cancel(fmt.Errorf("%w at %s", ErrSilent, c.socket)) })
+		silence := time.AfterFunc(askTime+slack, func() { cancel(fmt.Errorf("%w at %s", ErrSilent, c.socket)) })
 		defer silence.Stop()
 		var zero T
 		res, err := c.do(ctx, "GET", path, nil)

@@ -28,9 +28,11 @@ func (s *Server) routes(wg *sync.WaitGroup) http.Handler {
 			h(w, r)
 		})
 	}
-	see := func(pattern string, h func(*http.Request) (any, error)) { handle("GET "+pattern, read, answer(h)) }
-	order := func(pattern string, h func(*http.Request) error) {
-		handle(pattern, steer, answer(func(r *http.Request) (any, error) {
+	see := func(pattern string, h func(*http.Request) (any, error)) {
+		handle("GET "+pattern, read, answer(askTime, h))
+	}
+	orderFor := func(d time.Duration, pattern string, h func(*http.Request) error) {
+		handle(pattern, steer, answer(d, func(r *http.Request) (any, error) {
 			err := h(r)
 			log := s.Log.With("by", guestOf(r.Context()).name(), "order", r.Method+" "+r.URL.Path)
 			if err != nil {
@@ -41,6 +43,7 @@ func (s *Server) routes(wg *sync.WaitGroup) http.Handler {
 			return struct{}{}, err
 		}))
 	}
+	order := func(pattern string, h func(*http.Request) error) { orderFor(orderTime, pattern, h) }
 
 	see("/status", func(*http.Request) (any, error) { return s.Member.Status(), nil })
 	handle("GET /watch", read, func(w http.ResponseWriter, r *http.Request) {
@@ -91,7 +94,7 @@ func (s *Server) routes(wg *sync.WaitGroup) http.Handler {
 	order("DELETE /services/{service}/pause", func(r *http.Request) error {
 		return s.Cluster.Resume(r.Context(), r.PathValue("service"))
 	})
-	order("DELETE /services/{service}", func(r *http.Request) error {
+	orderFor(removeTime, "DELETE /services/{service}", func(r *http.Request) error {
 		return s.Cluster.Remove(r.Context(), r.PathValue("service"))
 	})
 	order("PUT /nodes/{node}/drain", func(r *http.Request) error {
@@ -114,9 +117,10 @@ func (s *Server) routes(wg *sync.WaitGroup) http.Handler {
 }
 
 // answer serves one question within a bounded time.
-func answer(h func(*http.Request) (any, error)) http.HandlerFunc {
+func answer(within time.Duration, h func(*http.Request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), orderTime)
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // what is left to read is the end
+		ctx, cancel := context.WithTimeout(r.Context(), within)
 		defer cancel()
 		v, err := h(r.WithContext(ctx))
 		patience(w)

@@ -18,7 +18,9 @@ import (
 // How long things may take on the socket.
 const (
 	Beat        = time.Second      // a watch says something at least so often
-	orderTime   = 10 * time.Second // for what is asked of the records
+	askTime     = 5 * time.Second  // for what is asked of the records
+	orderTime   = 10 * time.Second // for what they are told
+	removeTime  = 10 * time.Minute // for forgetting a service, which waits for a whole ttl
 	headerTime  = 2 * time.Second  // for a request to arrive
 	writeTime   = 5 * time.Second  // for an answer, or a line of a watch, to be taken
 	goodbyeTime = 2 * time.Second  // for requests to end by themselves when the server ends

@@ -54,11 +54,12 @@ func (a *app) root() *cobra.Command {
 		Long: "Keeps one node at a time primary for each service.\n\n" +
 			"Exit status: 0 done, 1 failed, 64 wrong usage, 69 etcd or daemon not reachable,\n" +
 			"77 not permitted, 78 configuration.",
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		DisableAutoGenTag: true,
-		Args:              noArgs,
-		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
+		SilenceErrors:              true,
+		SuggestionsMinimumDistance: 2,
+		SilenceUsage:               true,
+		DisableAutoGenTag:          true,
+		Args:                       unknownCommand,
+		RunE:                       func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)

@@ -27,6 +27,18 @@ func noArgs(c *cobra.Command, args []string) error {
 	return mark(count(c, args, 0, 0, ""), errUsage)
 }
 
+// unknownCommand refuses a command that there is not, and offers what there is.
+func unknownCommand(root *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := ""
+	if like := root.SuggestionsFor(args[0]); len(like) > 0 {
+		hint = fmt.Sprintf("; did you mean %s?", strings.Join(like, " or "))
+	}
+	return mark(fmt.Errorf("unknown command %q%s", args[0], hint), errUsage)
+}
+
 func count(c *cobra.Command, args []string, least, most int, what string) error {
 	switch {
 	case len(args) < least:

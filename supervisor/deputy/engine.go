@@ -109,12 +109,12 @@ func (e *engine) run(ctx context.Context) error {
 	keeping, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	var keeper sync.WaitGroup
 	defer keeper.Wait()
-	defer end(errors.New("all services have ended"))
+	defer end(errEnded)
 	var kept error
 	keeper.Go(func() { kept = e.records.Run(keeping) })
 
 	ctx, abort := context.WithCancelCause(ctx)
-	defer abort(nil)
+	defer abort(errEnded)
 	faults := make([]error, len(e.seats))
 	var members sync.WaitGroup
 	for i, s := range e.seats {
@@ -125,7 +125,7 @@ func (e *engine) run(ctx context.Context) error {
 		})
 	}
 	members.Wait()
-	end(errors.New("all services have ended"))
+	end(errEnded)
 	keeper.Wait()
 	return errors.Join(errors.Join(faults...), kept)
 }

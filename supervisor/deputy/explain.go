@@ -59,13 +59,13 @@ func (a *app) explainCommand() *cobra.Command {
 
 // past returns what the records say of a service now, and of its past.
 func (a *app) past(ctx context.Context, service string) (supervisor.State, []supervisor.Change, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, 2*askTime, errors.New("no answer in time"))
-	defer cancel()
 	way, err := a.contact(ctx, service)
 	if err != nil {
 		return supervisor.State{}, nil, err
 	}
 	defer way.close()
+	ctx, cancel := context.WithTimeout(ctx, 2*askTime)
+	defer cancel()
 	s, err := way.state(ctx, service)
 	if errors.Is(err, supervisor.ErrNoService) {
 		return s, nil, a.noService(service)

@@ -30,7 +30,7 @@ func (a *app) contact(ctx context.Context, service string) (*contact, error) {
 	if service == "" {
 		names = a.daemons()
 	}
-	noDaemon := fmt.Errorf("%w in %s", control.ErrNoDaemon, a.paths.run)
+	noDaemon := a.noDaemon()
 	for _, name := range names {
 		c := control.NewClient(a.dir(name))
 		_, err := c.Status(ctx)
@@ -77,11 +77,23 @@ func (a *app) dir(service string) string { return filepath.Join(a.paths.run, ser
 
 // daemons are the services that have a control socket here, by name.
 func (a *app) daemons() []string {
-	sockets, _ := filepath.Glob(filepath.Join(a.paths.run, "*", control.SocketName)) // the pattern is well formed
-	for i, s := range sockets {
-		sockets[i] = filepath.Base(filepath.Dir(s))
+	entries, _ := os.ReadDir(a.paths.run) // where there is no directory there are no daemons
+	var names []string
+	for _, e := range entries {
+		// Their directories can be passed by those who may not look into them.
+		if _, err := os.Lstat(filepath.Join(a.dir(e.Name()), control.SocketName)); err == nil {
+			names = append(names, e.Name())
+		}
 	}
-	return sockets
+	return names
+}
+
+// noDaemon tells that no daemon was found at all.
+func (a *app) noDaemon() error {
+	if _, err := os.ReadDir(a.paths.run); errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("look for daemons: %w", err)
+	}
+	return fmt.Errorf("%w in %s", control.ErrNoDaemon, a.paths.run)
 }
 
 // each runs f for all names, some at a time, and returns when all have ended.
@@ -120,7 +132,7 @@ func (a *app) reports(ctx context.Context, names []string) ([]report, error) {
 		slices.Sort(names)
 		names = slices.Compact(names)
 		if len(names) == 0 && unknown != nil {
-			return nil, fmt.Errorf("%w in %s, and %w", control.ErrNoDaemon, a.paths.run, unknown)
+			return nil, fmt.Errorf("%w, and %w", a.noDaemon(), unknown)
 		}
 	}
 	reports, faults := make([]report, len(names)), make([]error, len(names))

@@ -24,7 +24,7 @@ func (a *app) reloadCommand() *cobra.Command {
 				names = a.daemons()
 			}
 			if len(names) == 0 {
-				return fmt.Errorf("%w in %s", control.ErrNoDaemon, a.paths.run)
+				return a.noDaemon()
 			}
 			return a.reload(ctx, names)
 		},

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -90,5 +89,3 @@ func heed(ctx context.Context, signals <-chan os.Signal, e *engine, stop context
 		}
 	}
 }
-
-var errTwin = errors.New("another machine takes part under this node's name")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -16,6 +17,9 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/deputy-ha/deputy/supervisor"
+	"github.com/deputy-ha/deputy/supervisor/boottime"
+	"github.com/deputy-ha/deputy/supervisor/etcd"
 	"github.com/deputy-ha/deputy/supervisor/etcd/etcdtest"
 )
 
@@ -30,6 +34,7 @@ import (
 //	signal SIG NAME    sends a signal to the supervisor of the node NAME
 //	unreachable NAME   the node NAME gets an etcd that does not answer
 //	exits CODE CMD…    CMD ends with that exit status
+//	twin NAME SERVICE  another machine takes part in SERVICE under that name
 //	edit FILE OLD NEW  replaces text in a file
 func TestScripts(t *testing.T) {
 	cluster := etcdtest.StartT(t, etcdtest.Options{
@@ -45,7 +50,7 @@ func TestScripts(t *testing.T) {
 			return prepare(env.WorkDir)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"node": node, "until": until, "signal": signalNode, "unreachable": unreachable, "edit": edit, "exits": exits,
+			"node": node, "until": until, "signal": signalNode, "unreachable": unreachable, "edit": edit, "exits": exits, "twin": twin,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
@@ -76,6 +81,10 @@ func stranger() {
 // prepare makes programs of the files named hook*, and fills in where the
 // script's files are.
 func prepare(work string) error {
+	// Strangers are to be kept out by deputy, not by this.
+	if err := os.Chmod(filepath.Dir(work), 0o755); err != nil {
+		return err
+	}
 	me, err := user.Current()
 	if err != nil {
 		return err
@@ -184,6 +193,27 @@ func signalNode(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Fatalf("no supervisor of %s runs", args[1])
+}
+
+func twin(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: twin NAME SERVICE")
+	}
+	clock, err := boottime.New()
+	ts.Check(err)
+	other := supervisor.Node{Name: args[0], Address: "192.0.2.1", Machine: "0123456789abcdef0123456789abcdef"}
+	c, err := etcd.Open(etcd.Config{Endpoints: []string{ts.Getenv("ETCD")}, Prefix: "/" + ts.Name(), Clock: clock, Node: other})
+	ts.Check(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	ts.Defer(func() {
+		cancel()
+		if err := errors.Join(<-ended, c.Close(), clock.Close()); err != nil {
+			ts.Fatalf("end the twin: %v", err)
+		}
+	})
+	ts.Check(c.Elector(args[1], time.Second).Publish(ctx, supervisor.Candidate{Node: other}))
 }
 
 func edit(ts *testscript.TestScript, neg bool, args []string) {

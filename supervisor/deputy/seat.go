@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/deputy-ha/deputy/supervisor"
 	"github.com/deputy-ha/deputy/supervisor/config"
@@ -19,6 +20,7 @@ import (
 // its control socket.
 type seat struct {
 	name   string
+	ttl    time.Duration
 	e      *engine
 	log    *slog.Logger
 	dir    *rundir.Dir
@@ -49,7 +51,7 @@ func (e *engine) seat(s supervisor.Service) (_ *seat, err error) {
 		dir.Close()
 		return nil, err
 	}
-	t := &seat{name: s.Name, e: e, log: log, dir: dir, member: member}
+	t := &seat{name: s.Name, ttl: s.TTL, e: e, log: log, dir: dir, member: member}
 	t.server = &control.Server{
 		Socket: filepath.Join(e.a.dir(s.Name), control.SocketName), Member: member, Cluster: e.records,
 		Reload: t.reload, Level: e.level, Log: log,
@@ -64,17 +66,37 @@ func (t *seat) release() { t.dir.Close() }
 func (t *seat) run(ctx context.Context) error {
 	defer t.ended.Store(true)
 	serving, hangUp := context.WithCancelCause(context.WithoutCancel(ctx))
-	var server sync.WaitGroup
-	defer server.Wait()
-	defer hangUp(errors.New("the service has ended here"))
-	server.Go(func() {
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	defer hangUp(errEnded)
+	beside.Go(func() {
 		// Without it the role is as safe; only operators are blind.
 		if err := t.server.Serve(serving); err != nil {
 			t.log.Error("control socket not served", "cause", err)
 		}
 	})
-	return t.member.Run(ctx)
+	known, err := t.alone(ctx, supervisor.NewTiming(t.ttl).Renew)
+	if err != nil {
+		return err
+	}
+	ctx, abort := context.WithCancelCause(ctx)
+	defer abort(errEnded)
+	var late error
+	if !known {
+		beside.Go(func() {
+			if late = t.lateAlone(ctx); late != nil {
+				abort(late)
+			}
+		})
+	}
+	err = t.member.Run(ctx)
+	abort(errEnded)
+	hangUp(errEnded)
+	beside.Wait()
+	return errors.Join(late, err)
 }
+
+var errEnded = errors.New("the service has ended here")
 
 // reload puts the definition as it is now in force.
 func (t *seat) reload(context.Context) error {
