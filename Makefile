@@ -38,7 +38,7 @@ endif
 	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -shuffle=on -vet=off -p 2 -timeout 8m -v ./... | awk -f .ci/test.awk
 
 e2e: lab ## long: faults on a real etcd cluster for FAULTS=10m, and the demo
-	CGO_ENABLED=$(if $(RACE),1,0) DEPUTY_FAULTS=$(FAULTS) $(GO) test $(RACE) -count=1 -vet=off -run Fault -timeout 30m -v ./supervisor/etcd
+	CGO_ENABLED=$(if $(RACE),1,0) DEPUTY_FAULTS=$(FAULTS) $(GO) test $(RACE) -count=1 -vet=off -run FaultsOnEtcd -timeout 30m -v ./supervisor/etcd
 	bin/demo
 	@echo 'e2e: not yet: real hosts with real systemd (nspawn); they come with the systemd units'
 
