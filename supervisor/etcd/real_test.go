@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"errors"
+	"flag"
 	"log/slog"
 	"os"
 	"strings"
@@ -19,6 +20,10 @@ import (
 func TestMain(m *testing.M) {
 	etcdtest.Main()
 	holderMain()
+	// Tests on a real etcd wait more than they work.
+	if err := flag.Set("test.parallel", "5"); err != nil {
+		panic(err)
+	}
 	os.Exit(m.Run())
 }
 
