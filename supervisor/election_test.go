@@ -407,3 +407,128 @@ func (s *scene) ranked() {
 		}
 	}
 }
+
+func TestFirstInLineIsSilent(t *testing.T) {
+	story(t, func(s *scene) {
+		s.run("db1", "db2", "db3")
+		s.wait(time.Second)
+		s.says("db1 loses its power, and before its lease has run out db2, which would be next")
+		off := func(m *machine) {
+			m.kill()
+			m.parts["disk"].Break(false, "off")
+			m.parts["vip"].Break(false, "off")
+		}
+		off(s.machine("db1"))
+		s.wait(2 * time.Second)
+		off(s.machine("db2"))
+		s.wait(2 * time.Second)
+		s.machine("db3").is(sdk.RolePrimary)
+	})
+}
+
+func TestBehindPromotesWhereToldTo(t *testing.T) {
+	story(t, func(s *scene) {
+		s.service.OnBehind = supervisor.BehindPromote
+		s.ranked()
+		s.machine("db1").parts["data"].Fit("5")
+		s.machine("db2").parts["data"].Fit("7")
+		s.machine("db3").parts["data"].Fit("9")
+		s.machine("db2").parts["disk"].Always(sdk.Promote, Behaviour{Outcome: sdk.Unchanged, Refused: true, Detail: "no space"})
+		s.run("db3", "db1", "db2")
+		s.wait(time.Second)
+		s.machine("db3").down(supervisor.ErrStop)
+		s.wait(10 * time.Second)
+		s.machine("db1").is(sdk.RolePrimary)
+	})
+}
+
+func TestBehindRefuses(t *testing.T) {
+	story(t, func(s *scene) {
+		s.ranked()
+		s.machine("db1").parts["data"].Fit("5")
+		s.machine("db2").parts["data"].Fit("7")
+		s.machine("db3").parts["data"].Fit("9")
+		s.machine("db2").parts["disk"].Always(sdk.Promote, Behaviour{Outcome: sdk.Unchanged, Refused: true, Detail: "no space"})
+		s.run("db3", "db1", "db2")
+		s.wait(time.Second)
+		s.machine("db3").down(supervisor.ErrStop)
+		s.wait(10 * time.Second)
+		s.machine("db1").is(sdk.RoleCandidate)
+		s.says(s.machine("db1").member.Status().Verdict)
+	})
+}
+
+func TestTargetBecomesUnfit(t *testing.T) {
+	story(t, func(s *scene) {
+		s.part("probe", sdk.CanCheck)
+		s.run("db1", "db2", "db3")
+		s.wait(time.Second)
+		s.machine("db1").parts["disk"].Always(sdk.Demote, Behaviour{Takes: 4 * time.Second})
+		s.switchover("db3")
+		s.machine("db3").parts["probe"].Unfit("no route")
+		s.wait(6 * time.Second)
+		s.machine("db2").is(sdk.RolePrimary)
+		s.machine("db3").is(sdk.RoleStandby)
+	})
+}
+
+func TestWinTooLate(t *testing.T) {
+	story(t, func(s *scene) {
+		s.machine("db1").run()
+		s.wait(500 * time.Millisecond)
+		s.machine("db1").down(supervisor.ErrStop)
+		s.says("pulses of db2 take longer than half a ttl")
+		s.machine("db2").Node = s.cluster.Node("db2")
+		s.machine("db2").Lag(1600 * time.Millisecond)
+		s.machine("db2").run()
+		s.wait(5 * time.Second)
+		s.machine("db2").acts("disk", false)
+	})
+}
+
+func TestStepDownAndClearSayWhereTheyDoNotApply(t *testing.T) {
+	story(t, func(s *scene) {
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		if err := s.machine("db2").member.StepDown(sdk.ReasonDrain, "an operator wants it"); !errors.Is(err, supervisor.ErrNotHere) {
+			t.Errorf("step down of a candidate: %v", err)
+		}
+		if err := s.machine("db1").member.Clear(); !errors.Is(err, supervisor.ErrNotHere) {
+			t.Errorf("clear of a primary: %v", err)
+		}
+	})
+}
+
+func TestReloadChangesNoRole(t *testing.T) {
+	story(t, func(s *scene) {
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		db1 := s.machine("db1")
+		plugins := []supervisor.Plugin{db1.Plugin(db1.parts["disk"]), db1.Plugin(db1.parts["vip"])}
+
+		changed := s.service
+		changed.TTL = 5 * time.Second
+		if err := db1.member.Reload(changed, plugins); err == nil {
+			t.Error("a new ttl is put in force without a word")
+		}
+		changed = s.service
+		changed.Parts = changed.Parts[:1]
+		if err := db1.member.Reload(changed, plugins[:1]); err == nil {
+			t.Error("a part is left out while it is primary")
+		}
+		changed = s.service
+		changed.Priority = 7
+		if err := db1.member.Reload(changed, plugins); err != nil {
+			t.Error(err)
+		}
+		s.wait(time.Second)
+		db1.is(sdk.RolePrimary)
+		s.order(func(ctx context.Context, c supervisor.Cluster) error {
+			st, err := c.State(ctx, "db")
+			if c := st.Candidate("db1"); err == nil && (c == nil || c.Priority != 7) {
+				t.Errorf("published is %+v", c)
+			}
+			return err
+		})
+	})
+}

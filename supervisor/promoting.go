@@ -42,7 +42,10 @@ func (m *Member) worthwhile(ctx context.Context, lease Lease) error {
 	defer cancel()
 	err := lease.Renew(ctx)
 	if left := lease.Until().Sub(m.clock.Now()); left < m.timing.TTL/2 {
-		return errors.Join(fmt.Errorf("only %s of the lease is left", left.Round(time.Millisecond)), err)
+		if err == nil {
+			err = errors.New("a renewal did not mend it")
+		}
+		return fmt.Errorf("only %s of the lease is left: %w", left.Round(time.Millisecond), err)
 	}
 	return nil
 }

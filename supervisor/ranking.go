@@ -3,6 +3,7 @@ package supervisor
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -117,24 +118,21 @@ func judge(s State, b ballot) verdict {
 		return verdict{why: "paused: " + s.Pause.String()}
 	}
 
-	place := 0
-	for _, c := range Ranking(withSelf(s, b.self)) {
-		if !c.Eligible || c.Name == b.self.Name {
-			continue
-		}
-		switch b.orders[c.Name] {
+	for _, name := range slices.Sorted(maps.Keys(b.orders)) {
+		switch b.orders[name] {
 		case sdk.Incomparable:
-			return verdict{why: fmt.Sprintf("cannot tell whether %s has more data: `deputy failover %s --to NODE` decides", c.Name, s.Service)}
+			return verdict{why: fmt.Sprintf("cannot tell whether %s has more data: `deputy failover %s --to NODE` decides", name, s.Service)}
 		case sdk.Behind:
 			if b.policy != BehindPromote {
-				return verdict{why: fmt.Sprintf("lacks data that %s has: waits for it, or `deputy failover %s --to %s`", c.Name, s.Service, b.self.Name)}
+				return verdict{why: fmt.Sprintf("lacks data that %s has: waits for it, or `deputy failover %s --to %s`", name, s.Service, b.self.Name)}
 			}
-			return verdict{lead: true, at: s.VacantAt.Add(b.timing.TTL), why: "lacks data that " + c.Name + " has, and on_behind is promote"}
-		case sdk.Ahead:
-		default:
-			if before(c.Candidate, b.self) {
-				place++
-			}
+			return verdict{lead: true, at: s.VacantAt.Add(b.timing.TTL), why: "lacks data that " + name + " has, and on_behind is promote"}
+		}
+	}
+	place := 0
+	for _, c := range Ranking(withSelf(s, b.self)) {
+		if c.Eligible && c.Name != b.self.Name && b.orders[c.Name] != sdk.Ahead && before(c.Candidate, b.self) {
+			place++
 		}
 	}
 	wait := time.Duration(place) * b.timing.Step

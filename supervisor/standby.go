@@ -157,44 +157,45 @@ func (m *Member) judge(ctx context.Context, s State) verdict {
 	b := ballot{self: self, held: held, asked: m.asked, policy: policy, timing: m.timing, wall: time.Now()}
 	if s.Vacant && self.Positions != nil {
 		b.now = m.clock.Now()
-		if !counted(s, self) {
+		told, all := witnesses(s, self)
+		if !all {
 			if wait := s.VacantAt.Add(m.timing.TTL / 2); wait > b.now {
-				return verdict{at: wait, why: "vacant, waits for the other candidates' positions"}
+				return verdict{at: wait, why: "vacant, waits for the others' positions"}
 			}
 		}
-		b.orders = m.rank(ctx, s, self)
+		b.orders = m.rank(ctx, told, self)
 	}
 	b.now = m.clock.Now()
 	return judge(s, b)
 }
 
-// counted reports whether all who may lead have told their position after the
-// role became vacant.
-func counted(s State, self Candidate) bool {
-	if self.Ballot <= s.Term.Term {
-		return false
-	}
-	for _, c := range Ranking(s) {
-		if c.Eligible && c.Name != self.Name && c.Ballot <= s.Term.Term {
-			return false
+// witnesses are the others whose data counts: all who are present, whether or
+// not they may lead, but for a primary that was lost. Who has not told its
+// position after the role became vacant is not among them.
+func witnesses(s State, self Candidate) (told []Candidate, all bool) {
+	all = self.Ballot > s.Term.Term
+	for _, c := range s.Candidates {
+		switch {
+		case c.Name == self.Name, c.Positions == nil, s.Unclean && c.Name == s.Term.Node:
+		case c.Ballot > s.Term.Term:
+			told = append(told, c)
+		default:
+			all = false
 		}
 	}
-	return true
+	return told, all
 }
 
-// rank compares this node's data with that of every candidate who told its
-// position after the role became vacant; who has not is taken for lost.
-func (m *Member) rank(ctx context.Context, s State, self Candidate) map[string]sdk.Order {
+// rank compares this node's data with that of the others.
+func (m *Member) rank(ctx context.Context, told []Candidate, self Candidate) map[string]sdk.Order {
 	orders := map[string]sdk.Order{}
 	for _, p := range m.parts {
 		if !p.plugin.Describe().Can(sdk.CanRank) {
 			continue
 		}
 		others := map[string]string{}
-		for _, c := range Ranking(s) {
-			if c.Eligible && c.Name != self.Name && c.Ballot > s.Term.Term {
-				others[c.Name] = c.Positions[p.Name]
-			}
+		for _, c := range told {
+			others[c.Name] = c.Positions[p.Name]
 		}
 		if len(others) == 0 {
 			continue

@@ -376,6 +376,7 @@ func (n *Node) request(ctx context.Context, patience time.Duration, f func() err
 		}
 		select {
 		case <-changed:
+			n.trip(ctx) // it may have been held up, and is on its way only now
 		case <-ctx.Done():
 		case <-late:
 			return fmt.Errorf("%w: no answer within %s", supervisor.ErrUnreachable, patience)
