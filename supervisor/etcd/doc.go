@@ -14,4 +14,9 @@
 // that stands still while the machine's work goes on being seen by others, or
 // against an etcd that is restored from a backup, beyond waiting once for the
 // longest lease of the nodes that remember the time before.
+//
+// Who may do what is a matter of etcd's roles: testdata/roles.sh grants them,
+// and a test holds that a node needs no more. Client certificates and keys are
+// read anew for each connection, so they may be renewed on disk; the authority
+// in ca_file is read once.
 package etcd

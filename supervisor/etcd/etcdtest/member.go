@@ -288,7 +288,7 @@ func (t *tail) Write(p []byte) (int, error) {
 		t.end = append([]byte(nil), t.end[len(t.end)-tailSize:]...)
 	}
 	if t.to != nil {
-		t.to.Write(p)
+		_, _ = t.to.Write(p) // nobody is to fail for a log
 	}
 	return len(p), nil
 }
