@@ -303,6 +303,18 @@ func (l *line) setFaults(f faults) {
 	l.faults = f
 }
 
+func (l *line) setSwallow(f func(txn) bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.swallow = f
+}
+
+func (l *line) swallows(t txn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.swallow != nil && l.swallow(t)
+}
+
 func (l *line) setDeaf() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -413,7 +425,7 @@ func (l *line) Txn(ctx context.Context, t txn) (reply, error) {
 	if l.tamper != nil {
 		t = l.tamper(t)
 	}
-	if l.swallow != nil && l.swallow(t) {
+	if l.swallows(t) {
 		return reply{}, l.hang(ctx)
 	}
 	if l.loses(t) {

@@ -214,6 +214,46 @@ func TestADuplicateOfATakeDoesNotComeBack(t *testing.T) {
 	})
 }
 
+// A holder that comes back just before it is followed renews its pulse, so the
+// take is refused, and only because it compares that pulse.
+func TestAHolderThatIsBackIsNotOverrun(t *testing.T) {
+	for _, compares := range []bool{true, false} {
+		t.Run(fmt.Sprintf("compares=%v", compares), func(t *testing.T) {
+			story(t, func(l *lab) {
+				a, b := l.join("a", 3*second), l.join("b", 3*second)
+				lease := l.primary(a)
+				l.sees(b, "held", isHeld)
+				a.host.cut(true)
+				st := l.sees(b, "vacant", isVacant)
+				if !compares {
+					for _, line := range b.host.lines {
+						line.tamper = func(t txn) txn {
+							t.If = slices.DeleteFunc(slices.Clone(t.If), func(c cond) bool {
+								return c.key == b.keys.pulse(lease.Tenure().Pulse)
+							})
+							return t
+						}
+					}
+				}
+				// What it had under way arrives, and the watch of the other has
+				// not told yet.
+				b.host.faults(faults{stallFeed: 1})
+				a.host.cut(false)
+				for lease.Until() < a.host.clock.Now() {
+					time.Sleep(time.Millisecond)
+				}
+				_, err := b.e.Take(l.Context(), st)
+				if overrun := err == nil; overrun == compares {
+					l.Errorf("take: %v", err)
+				}
+				if compares && !errors.Is(err, supervisor.ErrRefused) {
+					l.Errorf("take: %v, want ErrRefused", err)
+				}
+			})
+		})
+	}
+}
+
 func TestWhatSleptRenewsNothingUntilAFreshPulse(t *testing.T) {
 	story(t, func(l *lab) {
 		a := l.join("a", 3*second)
@@ -309,9 +349,9 @@ func TestALeaseWonTooLateIsGivenBack(t *testing.T) {
 		a, b := l.join("a", 3*second), l.join("b", 3*second)
 		st := l.sees(a, "vacant", isVacant)
 		for _, line := range a.host.lines {
-			line.swallow = func(t txn) bool {
+			line.setSwallow(func(t txn) bool {
 				return t.Then[0].kind == opPut && strings.Contains(t.Then[0].span.key, "/pulses/")
-			}
+			})
 		}
 		time.Sleep(2 * second)
 		_, err := a.e.Take(l.Context(), st)
