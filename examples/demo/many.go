@@ -43,9 +43,12 @@ func (b *bench) thousand(ctx context.Context) (err error) {
 	}()
 
 	await := func(what string, ok func() bool) error {
-		ctx, cancel := context.WithTimeoutCause(ctx, manyFor, fmt.Errorf("not in time, %s", w))
+		ctx, cancel := context.WithTimeoutCause(ctx, manyFor, errors.New("not in time"))
 		defer cancel()
-		return l.await(ctx, what, ok)
+		if err := l.await(ctx, what, ok); err != nil {
+			return fmt.Errorf("%w, with %s\n%s", err, w, l.logs())
+		}
+		return nil
 	}
 	first := l.nodes[0]
 	began := now()
@@ -212,7 +215,13 @@ func (w *watched) taken(after instant) (all []time.Duration) {
 }
 
 func (w *watched) String() string {
-	return fmt.Sprintf("%d primaries and %d candidates", w.led(func(string) bool { return true }), w.present())
+	by := make(map[string]int)
+	w.mu.Lock()
+	for _, p := range w.primaries {
+		by[p.Node]++
+	}
+	w.mu.Unlock()
+	return fmt.Sprintf("primaries %v and %d candidates", by, w.present())
 }
 
 // A load is what etcd has done so far.
