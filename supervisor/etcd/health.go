@@ -24,7 +24,6 @@ type health struct {
 	Leader  uint64 // the member that it takes for the leader; 0: none
 	Learner bool
 	Alarms  []string
-	Members int // that vote; 0 when not told
 }
 
 func (e *endpoint) Health(ctx context.Context) (health, error) {
@@ -37,7 +36,7 @@ func (e *endpoint) Health(ctx context.Context) (health, error) {
 	if err != nil {
 		return health{}, e.explain(clientv3.ContextError(ctx, err))
 	}
-	h := health{
+	return health{
 		Member:  s.Header.MemberId,
 		Cluster: s.Header.ClusterId,
 		Version: s.Version,
@@ -47,16 +46,7 @@ func (e *endpoint) Health(ctx context.Context) (health, error) {
 		Leader:  s.Leader,
 		Learner: s.IsLearner,
 		Alarms:  s.Errors,
-	}
-	// Not needed for anything but advice, so it may be missing.
-	if l, err := c.MemberList(ctx); err == nil {
-		for _, m := range l.Members {
-			if !m.IsLearner {
-				h.Members++
-			}
-		}
-	}
-	return h, nil
+	}, nil
 }
 
 // defaultQuota is what etcd has unless told otherwise: --quota-backend-bytes.
@@ -146,10 +136,10 @@ func parseVersion(s string) (v [3]int, ok bool) {
 	return v, true
 }
 
-// healthEvery is how often the members of etcd are looked at, and
+// healthEvery is how often each process looks at the members of etcd, and
 // remindEvery how often the same complaint is repeated.
 const (
-	healthEvery = time.Minute
+	healthEvery = 5 * time.Minute
 	remindEvery = time.Hour
 )
 

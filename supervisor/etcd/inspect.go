@@ -41,7 +41,7 @@ type Endpoint struct {
 	Alarms     []string      `json:"alarms,omitempty"`
 	Complaints []string      `json:"complaints,omitempty"`
 
-	members int
+	members int // that vote; 0 when not known
 }
 
 // Inspect asks each endpoint how it is doing, and whether this user may read
@@ -72,7 +72,10 @@ func (c *Client) inspect(ctx context.Context, way kv) Endpoint {
 		return e
 	}
 	e.Version, e.DBSize, e.InUse, e.Quota, e.Alarms = h.Version, h.DBSize, h.InUse, h.Quota, h.Alarms
-	e.Cluster, e.Leader, e.members = fmt.Sprintf("%x", h.Cluster), h.Leader == h.Member, h.Members
+	e.Cluster, e.Leader = fmt.Sprintf("%x", h.Cluster), h.Leader == h.Member
+	if end, ok := way.(*endpoint); ok {
+		e.members = end.voters(ctx)
+	}
 	for _, what := range h.complaints() {
 		e.Complaints = append(e.Complaints, what.text)
 	}
@@ -95,6 +98,25 @@ func (c *Client) inspect(ctx context.Context, way kv) Endpoint {
 		e.Complaints = append(e.Complaints, compactDenied)
 	}
 	return e
+}
+
+// voters is how many members of etcd have a vote; 0 when not known. It is not
+// needed for anything but advice.
+func (e *endpoint) voters(ctx context.Context) (n int) {
+	c, err := e.client(ctx)
+	if err != nil {
+		return 0
+	}
+	l, err := c.MemberList(ctx)
+	if err != nil {
+		return 0
+	}
+	for _, m := range l.Members {
+		if !m.IsLearner {
+			n++
+		}
+	}
+	return n
 }
 
 func wholeComplaints(ends []Endpoint) []string {
