@@ -59,7 +59,10 @@ type Cluster struct {
 }
 
 // errClash means that somebody else took a port between finding and using it.
+// It is tried again so many times with others.
 var errClash = errors.New("address already in use")
+
+const tries = 5
 
 // Start starts a cluster and returns when each member serves clients.
 func Start(ctx context.Context, opts Options) (*Cluster, error) {
@@ -71,7 +74,7 @@ func Start(ctx context.Context, opts Options) (*Cluster, error) {
 	opts.Election = cmp.Or(opts.Election, time.Second)
 	opts.LogLevel = cmp.Or(opts.LogLevel, "warn")
 	var err error
-	for range 5 {
+	for range tries {
 		var c *Cluster
 		if c, err = start(ctx, opts); err == nil {
 			return c, nil

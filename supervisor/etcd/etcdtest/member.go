@@ -141,11 +141,17 @@ func (m *Member) signal(s syscall.Signal) error {
 // Restart kills the member if it runs, starts it with the data it has, and
 // returns when it serves clients. For that, most members must run.
 func (m *Member) Restart(ctx context.Context) error {
-	r, err := m.start()
-	if err != nil {
-		return err
+	var err error
+	for range tries {
+		var r *run
+		if r, err = m.start(); err != nil {
+			return err
+		}
+		if err = m.await(ctx, r); !errors.Is(err, errClash) {
+			return err
+		}
 	}
-	return m.await(ctx, r)
+	return err
 }
 
 // await waits until the process serves clients.
