@@ -17,6 +17,8 @@ var breaks = map[string]struct {
 	"take compares nothing":            {broken{blind: true}, "stale", "want ErrRefused"},
 	"holder believes in too much":      {broken{late: time.Second}, "holder_killed", "two at one time"},
 	"pulse is taken for dead too soon": {broken{hasty: true}, "holder_killed", "two at one time"},
+	"deleted pulse is taken for dead":  {broken{rash: true}, "pulse_deleted_under_a_holder", "two at one time"},
+	"adoption leaves the term behind":  {broken{stray: true}, "primary_deleted_under_an_adopter", "two at one time"},
 	"terms do not grow":                {broken{terms: true}, "clean_resign", "the term did not grow"},
 }
 

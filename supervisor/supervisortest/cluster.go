@@ -41,6 +41,8 @@ type broken struct {
 	late  time.Duration // the holder believes in so much more than it has
 	hasty bool          // a pulse is taken for dead after half its TTL
 	terms bool          // terms do not grow
+	rash  bool          // a pulse that is gone is taken for dead at once
+	stray bool          // the record term keeps the pulse that an adoption left behind
 }
 
 // A machine outlives its processes.

@@ -136,7 +136,7 @@ func (e *elector) see() (supervisor.State, sdk.Instant) {
 			ttl /= 2
 		}
 		silent := seen.at.Add(ttl)
-		if n.view == nil && (seen.dead || !until(silent)) {
+		if n.view == nil && (seen.dead || n.cluster.broken.rash && seen.gone || !until(silent)) {
 			s.Vacant, s.Unclean, s.VacantAt = true, true, silent
 			from.pulse, from.pulseRev = id, known.pulses[id].rev
 		}
@@ -327,7 +327,9 @@ func (e *elector) Adopt(ctx context.Context, t supervisor.Tenure) (supervisor.Le
 		p := *s.primary
 		p.Pulse = h.id
 		s.primary, s.primaryRev = &p, c.write()
-		s.term.Pulse, s.termRev = h.id, s.primaryRev
+		if !c.broken.stray {
+			s.term.Pulse, s.termRev = h.id, s.primaryRev
+		}
 		won = e.hold(h, s.before)
 		e.say("lease taken over term=%d", won.term)
 		c.notify()
