@@ -11,6 +11,7 @@ import (
 // A contact is whether etcd answers.
 type contact struct {
 	mu     sync.Mutex
+	last   time.Time // of the newest answer
 	since  time.Time // wall time, for people; zero while it answers
 	why    string
 	told   time.Time // when why was last changed
@@ -20,6 +21,7 @@ type contact struct {
 func (c *contact) answers() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.last = time.Now()
 	if c.since.IsZero() {
 		return
 	}
@@ -36,6 +38,11 @@ func (c *contact) fails(err error) {
 	defer c.mu.Unlock()
 	now := time.Now()
 	if c.since.IsZero() {
+		// One call of many that etcd is too slow for is no loss of contact. To
+		// tell of each would cost all services a write, and make it slower.
+		if now.Sub(c.last) < attemptTimeout {
+			return
+		}
 		c.since = now
 	} else if now.Sub(c.told) < time.Second {
 		return // endpoints fail in turns, and each change is told to everybody
