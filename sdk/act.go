@@ -114,6 +114,8 @@ func (r Result) Err() error {
 	switch {
 	case r.Outcome.OK():
 		return nil
+	case r.Outcome == "":
+		return fmt.Errorf("%s: no outcome", Unknown)
 	case r.Refused:
 		return fmt.Errorf("refused: %s", r.Detail)
 	case r.Detail == "":
