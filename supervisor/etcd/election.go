@@ -29,6 +29,7 @@ type election struct {
 	held     *lease
 	taking   bool
 	tidying  bool
+	watchers int           // who observes, and would take up what is Mine
 	ttl      time.Duration // of the definition here
 	sight    *sight        // of the pulse that matters
 	released func()        // ends the sight
@@ -152,6 +153,9 @@ func (e *election) current() (supervisor.State, sdk.Instant) {
 		st.Primary = &prim.Primary
 	}
 
+	if e.held != nil {
+		e.held.watched(e.view)
+	}
 	e.compareHistory(now, prim, term, termRec.exists())
 	if now < e.until {
 		st.Frozen = e.why
@@ -215,9 +219,12 @@ func (e *election) vacancy(now sdk.Instant, st *supervisor.State, b *basis, prim
 		}
 		st.VacantAt = e.vacant
 	}()
-	if e.held != nil || e.taking {
+	switch {
+	case e.held != nil:
 		e.mind("")
 		return
+	case e.taking:
+		return // what is seen of the pulse is needed again if that fails
 	}
 	pulse, ttl := e.named(st.Primary != nil, prim, term)
 	if own := e.c.owns(pulse); own != nil {
@@ -385,6 +392,39 @@ func (e *election) tidy() {
 		e.tidying = false
 		e.mu.Unlock()
 	})
+}
+
+// settle gives up the role that a take without an answer may have won, when
+// nobody is there to take it up: the pulse is renewed for other roles as well,
+// so that one would never fall silent.
+func (e *elector) settle(ctx context.Context) {
+	for range 10 {
+		nap(ctx, e.ttl)
+		if ctx.Err() != nil {
+			return
+		}
+		rec, err := decode[primaryRecord](e.view.get(e.c.keys.primary(e.service)))
+		e.mu.Lock()
+		idle := err == nil && e.held == nil && !e.taking && e.watchers == 0 && e.c.owns(rec.Pulse) != nil
+		e.taking = e.taking || idle
+		e.mu.Unlock()
+		if !idle {
+			continue
+		}
+		vctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errNoAnswer)
+		if err := e.vacate(vctx, rec.Pulse, rec.Term); err != nil {
+			e.c.log.Warn("cannot give up a role that nobody takes up", "service", e.service, "cause", err)
+		}
+		cancel()
+		e.begun()
+	}
+}
+
+// observed counts those who observe.
+func (e *election) observed(n int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.watchers += n
 }
 
 func (e *election) sweep(ctx context.Context, b basis) {

@@ -34,6 +34,8 @@ func (c *Client) Elector(service string, ttl time.Duration) supervisor.Elector {
 
 func (e *elector) Observe(ctx context.Context) iter.Seq[supervisor.State] {
 	return func(yield func(supervisor.State) bool) {
+		e.observed(1)
+		defer e.observed(-1)
 		changed := make(chan struct{}, 1)
 		defer e.change.add(changed)()
 		var last supervisor.State
@@ -88,7 +90,11 @@ func (e *elector) take(ctx context.Context, seen supervisor.State) (*lease, erro
 	if b.Mine {
 		return e.claim(ctx, b)
 	}
-	return e.win(ctx, st, b)
+	l, err := e.win(ctx, st, b)
+	if errors.Is(err, supervisor.ErrUnreachable) {
+		e.c.spawn(e.settle)
+	}
+	return l, err
 }
 
 // begin checks that the State is the newest and allows a take, and keeps
@@ -274,8 +280,9 @@ func (e *elector) Adopt(ctx context.Context, t supervisor.Tenure) (supervisor.Le
 	return l, nil
 }
 
-// adopt moves a tenure from the pulse of a process that ended to ours. The old
-// pulse is left to die: other tenures may hang on it.
+// adopt moves a tenure from the pulse of a process that ended to ours, unless
+// an earlier attempt has. The old pulse is left to die: other tenures may hang
+// on it.
 func (e *elector) adopt(ctx context.Context, t supervisor.Tenure) (*lease, error) {
 	node := e.c.cfg.Node
 	if t.Service != e.service || t.Boot != node.Boot || t.Node != node.Name || t.Pulse == "" {
@@ -297,7 +304,6 @@ func (e *elector) adopt(ctx context.Context, t supervisor.Tenure) (*lease, error
 		return nil, unknown(err)
 	}
 	primary, old := e.c.keys.primary(e.service), e.c.keys.pulse(t.Pulse)
-	write := rand.Text()
 	r, err := e.c.read(ctx, one(primary), one(old))
 	for {
 		if err != nil {
@@ -307,13 +313,13 @@ func (e *elector) adopt(ctx context.Context, t supervisor.Tenure) (*lease, error
 		switch {
 		case err != nil:
 			return nil, err
-		case rec.Pulse == p.id && rec.Write == write:
+		case rec.Pulse == p.id && rec.Term == t.Term:
 			return e.hold(ctx, p, rec, r.first(0).Mod)
 		case rec.Pulse != t.Pulse || rec.Term != t.Term || !r.first(1).exists():
 			e.resync(ctx, basis{})
 			return nil, supervisor.ErrRefused
 		}
-		rec.Pulse, rec.TTL, rec.Write = p.id, e.ttl.Milliseconds(), write
+		rec.Pulse, rec.TTL, rec.Write = p.id, e.ttl.Milliseconds(), rand.Text()
 		x := txn{
 			If:   []cond{is(primary, r.first(0).Mod), is(old, r.first(1).Mod), born(p.key, p.birth())},
 			Then: []op{put(primary, encode(rec))},

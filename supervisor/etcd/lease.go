@@ -17,6 +17,7 @@ type lease struct {
 	p       *pulse
 	key     string // of the primary's record
 	term    sdk.Term
+	won     int64 // revision of the record when it was won
 	follows supervisor.TermRecord
 	lost    chan struct{}
 	renewed chan struct{}
@@ -42,6 +43,7 @@ func newLease(e *election, p *pulse, rec primaryRecord, rev int64) *lease {
 		p:       p,
 		key:     e.c.keys.primary(e.service),
 		term:    rec.Term,
+		won:     rev,
 		lost:    make(chan struct{}),
 		renewed: make(chan struct{}, 1),
 		writing: make(chan struct{}, 1),
@@ -139,6 +141,14 @@ func (l *lease) verify(r record) {
 		l.forfeit(fmt.Errorf("%w: %w", errRoleLost, err))
 	case !l.names(rec):
 		l.forfeit(fmt.Errorf("%w: it is with %s, term %d", errRoleLost, rec.Node, rec.Term))
+	}
+}
+
+// watched looks at what the view knows of the primary's record since the lease
+// was won.
+func (l *lease) watched(v *view) {
+	if rec, at := v.latest(l.key); at > l.won {
+		l.verify(rec)
 	}
 }
 

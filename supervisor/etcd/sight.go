@@ -27,9 +27,10 @@ type sight struct {
 	change signal
 	poked  chan struct{}
 
-	mu    sync.Mutex
-	users int
-	stop  context.CancelCauseFunc
+	mu       sync.Mutex
+	users    int
+	released bool // the last user is gone, and a next one gets another sight
+	stop     context.CancelCauseFunc
 
 	ttl time.Duration // that the pulse states; 0: never seen present
 	rev int64         // 0: gone
@@ -206,23 +207,25 @@ func (c *Client) sight(id string) *sight {
 			s.silent, s.known = true, true
 		}
 		c.sights[id] = s
-		c.spawnLocked(func(ctx context.Context) {
-			ctx, cancel := context.WithCancelCause(ctx)
-			defer cancel(nil)
-			s.mu.Lock()
-			s.stop = cancel
-			idle := s.users == 0
-			s.mu.Unlock()
-			if idle {
-				return
-			}
-			s.watch(ctx)
-		})
+		c.spawnLocked(s.run)
 	}
 	s.mu.Lock()
 	s.users++
 	s.mu.Unlock()
 	return s
+}
+
+// run watches the pulse until it is released or ctx ends.
+func (s *sight) run(ctx context.Context) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s.mu.Lock()
+	s.stop = cancel
+	released := s.released
+	s.mu.Unlock()
+	if !released {
+		s.watch(ctx)
+	}
 }
 
 func (c *Client) release(s *sight) {
@@ -235,6 +238,7 @@ func (c *Client) release(s *sight) {
 		return
 	}
 	delete(c.sights, s.id)
+	s.released = true
 	if s.stop != nil {
 		s.stop(errReleased)
 	}

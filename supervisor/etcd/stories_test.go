@@ -457,6 +457,87 @@ func TestAnEndedProcessKeepsTheTenureForTheNext(t *testing.T) {
 	})
 }
 
+func TestALateAdoptionIsTakenUp(t *testing.T) {
+	story(t, func(l *lab) {
+		a := l.join("a", 3*second)
+		lease := l.primary(a)
+		tenure := lease.Tenure()
+		lease.Abandon()
+		a.stop()
+		next := l.join("a", 3*second)
+		time.Sleep(10 * time.Millisecond)
+		next.host.faults(faults{loseReply: 1})
+		if _, err := next.e.Adopt(l.Context(), tenure); err == nil || errors.Is(err, supervisor.ErrRefused) {
+			l.Errorf("adopt without an answer: %v", err)
+		}
+		next.host.faults(faults{})
+		adopted, err := next.e.Adopt(l.Context(), tenure)
+		if err != nil {
+			l.Fatal(err)
+		}
+		if adopted.Term() != tenure.Term {
+			l.Errorf("term %d, want %d", adopted.Term(), tenure.Term)
+		}
+	})
+}
+
+func TestATakeThatNobodyTakesUpIsGivenUp(t *testing.T) {
+	story(t, func(l *lab) {
+		a, b := l.join("a", 3*second), l.join("b", 3*second)
+		e := a.Elector("other", 3*second)
+		var seen supervisor.State
+		for seen = range e.Observe(l.Context()) {
+			if seen.Vacant {
+				break
+			}
+		}
+		// The member leaves while its take is under way, and that arrives.
+		a.host.faults(faults{late: 1})
+		if _, err := e.Take(l.Context(), seen); err == nil {
+			l.Fatal("taken without an answer")
+		}
+		a.host.faults(faults{})
+		for st := range b.Elector("other", 3*second).Observe(l.Context()) {
+			if isHeld(st) {
+				break
+			}
+		}
+		began := time.Now()
+		for st := range b.Elector("other", 3*second).Observe(l.Context()) {
+			if isVacant(st) {
+				break
+			}
+		}
+		if took := time.Since(began); took > 10*second {
+			l.Errorf("vacant only after %v", took)
+		}
+	})
+}
+
+func TestATakeThatFailedCanBeTriedAgainAtOnce(t *testing.T) {
+	story(t, func(l *lab) {
+		a, b := l.join("a", 3*second), l.join("b", 3*second)
+		l.primary(a)
+		l.sees(b, "held", isHeld)
+		a.host.cut(true)
+		st := l.sees(b, "vacant", isVacant)
+		for _, line := range b.host.lines {
+			line.setSwallow(func(t txn) bool { return len(t.If) > 2 })
+		}
+		if _, err := b.e.Take(l.Context(), st); !errors.Is(err, supervisor.ErrUnreachable) {
+			l.Errorf("take: %v, want ErrUnreachable", err)
+		}
+		for _, line := range b.host.lines {
+			line.setSwallow(nil)
+		}
+		began := time.Now()
+		l.primary(b)
+		if took := time.Since(began); took > 100*time.Millisecond {
+			l.Errorf("taken %v after it failed", took)
+		}
+	})
+}
+
 func TestAReservation(t *testing.T) {
 	story(t, func(l *lab) {
 		a, b := l.join("a", 3*second), l.join("b", 3*second)
@@ -565,7 +646,7 @@ func TestAThousandServicesHangOnOnePulse(t *testing.T) {
 	const services = 1000
 	story(t, func(l *lab) {
 		a := l.join("a", 3*second)
-		b := l.join("b", 3*second)
+		l.join("b", 3*second)
 		ctx, cancel := context.WithCancelCause(context.Background())
 		var wg sync.WaitGroup
 		defer wg.Wait()
@@ -599,9 +680,19 @@ func TestAThousandServicesHangOnOnePulse(t *testing.T) {
 				l.Fatalf("lease %d: %v", i, lease.Cause())
 			}
 		}
-		// One that is taken away is noticed, though each pulse reads but some.
+		// One that is taken away is noticed by the watch, though each pulse reads
+		// but some, and in the end without a watch.
+		began = time.Now()
 		l.delete(one(a.keys.primary("s0500")))
 		<-leases[500].Lost()
-		_ = b
+		if took := time.Since(began); took > 10*time.Millisecond {
+			l.Errorf("noticed only after %v", took)
+		}
+		a.host.faults(faults{stallFeed: 1})
+		l.delete(one(a.keys.primary("s0600")))
+		<-leases[600].Lost()
+		if took := time.Since(began); took > 6*second {
+			l.Errorf("noticed only after %v without a watch", took)
+		}
 	})
 }

@@ -117,6 +117,14 @@ func (v *view) get(key string) record {
 	return v.recs[key]
 }
 
+// latest returns a record, and the revision up to which it is known to be that.
+func (v *view) latest(key string) (record, int64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	rec := v.recs[key]
+	return rec, max(v.base, rec.Mod, v.gone[key])
+}
+
 // in returns the records in s, by key.
 func (v *view) in(s span) []record {
 	v.mu.Lock()
