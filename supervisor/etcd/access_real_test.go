@@ -140,6 +140,7 @@ func TestAccess(t *testing.T) {
 	t.Run("NodeByPassword", func(t *testing.T) { testNodeMay(t, g, g.as(t, "nobody"), g.password("clerk", "secret")) })
 	t.Run("Viewer", func(t *testing.T) { testViewerMay(t, g) })
 	t.Run("Denials", func(t *testing.T) { testDenials(t, g) })
+	t.Run("TokenLost", func(t *testing.T) { testTokenLost(t, g) })
 	t.Run("OtherPrefix", func(t *testing.T) {
 		other := realClient(t, g.Cluster, "x", g.as(t, "deputy"), func(cfg *Config) { cfg.Prefix = "/other" })
 		_, err := other.Services(t.Context())
@@ -194,6 +195,40 @@ func testNodeMay(t *testing.T, g *guarded, edit ...func(*Config)) {
 	}
 	if err := realClient(t, g.Cluster, "desk", edit...).Remove(ctx, "db"); err != nil {
 		t.Error(err)
+	}
+}
+
+// testTokenLost restarts etcd, which then knows no token any more: whoever
+// signed in with a password has to do so again, by itself, for calls and for
+// watches.
+func testTokenLost(t *testing.T, g *guarded) {
+	const ttl = 6 * time.Second
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	a := startReal(t, g.Cluster, "a", g.as(t, "nobody"), g.password("clerk", "secret"))
+	b := startReal(t, g.Cluster, "b", g.as(t, "nobody"), g.password("clerk", "secret"))
+	l := takeReal(t, a, "token", ttl)
+	states := observe(ctx, b.Elector("token", ttl))
+	until(t, states, "of a as primary", func(st supervisor.State) bool { return st.Primary != nil })
+
+	if err := g.Member(0).Restart(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Renew(ctx); err != nil {
+		t.Errorf("renew after etcd forgot the token: %v", err)
+	}
+	select {
+	case <-l.Lost():
+		t.Errorf("lost the lease: %v", l.Cause())
+	default:
+	}
+	if err := l.Resign(ctx); err != nil {
+		t.Fatal(err)
+	}
+	resigned := time.Now()
+	until(t, states, "vacant", isVacant)
+	if took := time.Since(resigned); took > ttl {
+		t.Errorf("b learned of the resignation after %v", took)
 	}
 }
 

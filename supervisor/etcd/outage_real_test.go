@@ -172,6 +172,25 @@ func measureOutages(t testing.TB, opts etcdtest.Options, times int, ttls []time.
 	return outages, elections
 }
 
+// TestLeaderLossCostsNoLease holds that a lease long enough for etcd's own
+// election outlives it.
+func TestLeaderLossCostsNoLease(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for several elections of etcd")
+	}
+	for _, l := range losses() {
+		t.Run(l.name, func(t *testing.T) {
+			t.Parallel()
+			opts := etcdtest.Options{Heartbeat: 50 * time.Millisecond, Election: 250 * time.Millisecond, NoFsync: true}
+			outages, elections := measureOutages(t, opts, 2, []time.Duration{4 * time.Second}, l)
+			t.Logf("etcd elected after %s; %v", spread(elections), outages[0])
+			if outages[0].lost > 0 {
+				t.Errorf("lost %d of %d leases", outages[0].lost, len(outages[0].gaps))
+			}
+		})
+	}
+}
+
 // BenchmarkLeaderLoss measures what the loss of etcd's leader does to leases,
 // as minimum, median, 90th percentile and maximum:
 //
