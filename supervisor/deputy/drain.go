@@ -85,7 +85,7 @@ func (a *app) waitUntilFree(ctx context.Context, way *contact, node string, time
 		began, led := time.Now(), false
 		var last supervisor.State
 		for s := range way.Watch(ctx, service) {
-			if last = s; s.Unreachable == "" && (s.Primary == nil || s.Primary.Node != node) {
+			if last = s; s.Unreachable == "" && (s.Primary == nil || s.Vacant || s.Primary.Node != node) {
 				break
 			}
 			led = true

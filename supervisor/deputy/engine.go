@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/deputy-ha/deputy/supervisor"
 	"github.com/deputy-ha/deputy/supervisor/boottime"
@@ -77,20 +79,18 @@ func (e *engine) take(services []supervisor.Service) error {
 	var wrong []error
 	for _, s := range services {
 		seat, err := e.seat(s)
-		switch {
-		case err == nil:
-			e.seats = append(e.seats, seat)
-		case e.all:
-			e.log.Error("service does not run here", "service", s.Name, "cause", err)
-			fallthrough
-		default:
+		if err != nil {
 			wrong = append(wrong, err)
+			continue
 		}
+		e.seats = append(e.seats, seat)
 	}
-	if !e.all || len(e.seats) == 0 {
-		return errors.Join(wrong...)
+	err := errors.Join(wrong...)
+	if err != nil && e.all && len(e.seats) > 0 {
+		e.log.Error("services do not run here", "cause", err)
+		return nil
 	}
-	return nil
+	return err
 }
 
 func (e *engine) release() {
@@ -105,6 +105,7 @@ func (e *engine) release() {
 // here or its role is kept on purpose. The records are kept until then.
 func (e *engine) run(ctx context.Context) error {
 	defer e.release()
+	e.log.Info("started", "services", len(e.seats), "version", e.here.Version, "etcd", e.node.Etcd.Endpoints)
 	e.log.Warn("second line missing: nothing here demotes behind a frozen or dead supervisor")
 	keeping, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	var keeper sync.WaitGroup
@@ -117,18 +118,47 @@ func (e *engine) run(ctx context.Context) error {
 	defer abort(errEnded)
 	faults := make([]error, len(e.seats))
 	var members sync.WaitGroup
+	stops := make([]context.CancelCauseFunc, len(e.seats))
 	for i, s := range e.seats {
+		own, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+		stops[i] = stop
 		members.Go(func() {
-			if faults[i] = s.run(ctx); errors.Is(faults[i], errTwin) {
+			if faults[i] = s.run(own); errors.Is(faults[i], errTwin) {
 				abort(faults[i])
 			}
 		})
+		pace(i)
 	}
-	members.Wait()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		members.Wait()
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+	}
+	for i, stop := range stops {
+		stop(context.Cause(ctx))
+		pace(i)
+	}
+	<-ended
 	end(errEnded)
 	keeper.Wait()
 	return errors.Join(errors.Join(faults...), kept)
 }
+
+// pace spreads out what many services would do all at once: so many programs
+// started in one moment take the time that renewals need. None waits for
+// another, so one that hangs holds up nothing.
+func pace(i int) {
+	if batch := 4 * runtime.GOMAXPROCS(0); i%batch == batch-1 {
+		time.Sleep(paceTime)
+	}
+}
+
+// paceTime is between two batches.
+const paceTime = 20 * time.Millisecond
 
 // reload reads the definitions of all seats again.
 func (e *engine) reload(ctx context.Context) error {

@@ -80,7 +80,7 @@ func (a *app) failoverCommand() *cobra.Command {
 				return mark(errors.New("failover needs --to NODE: an operator decides who takes the role"), errUsage)
 			}
 			return a.order(c, args[0], func(ctx context.Context, way *contact) error {
-				s, err := way.settled(ctx, args[0])
+				s, err := way.settled(ctx, args[0], a.settleTime(args[0]))
 				if err != nil {
 					return err
 				}
@@ -107,12 +107,12 @@ func (a *app) already(s supervisor.State) error {
 
 // settled returns the state once it tells whether a recorded primary is alive:
 // etcd itself does not know, only who has watched its pulse for a while.
-func (c *contact) settled(ctx context.Context, service string) (supervisor.State, error) {
+func (c *contact) settled(ctx context.Context, service string, within time.Duration) (supervisor.State, error) {
 	s, err := c.state(ctx, service)
 	if err != nil || c.daemon != nil || s.Primary == nil || s.Vacant {
 		return s, err
 	}
-	watch, cancel := context.WithTimeout(ctx, settleTime)
+	watch, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	for s = range c.Watch(watch, service) {
 		if s.Primary == nil || s.Vacant {
@@ -123,8 +123,14 @@ func (c *contact) settled(ctx context.Context, service string) (supervisor.State
 }
 
 // settleTime is how long a primary is watched before it is called alive, by a
-// command that found no daemon which has watched all along.
-const settleTime = 10 * time.Second
+// command that found no daemon which has watched all along: one that is silent
+// is lost after a ttl.
+func (a *app) settleTime(service string) time.Duration {
+	if d, ok := a.definition(service); ok {
+		return d.TTL*3/2 + time.Second
+	}
+	return 10 * time.Second
+}
 
 // move writes the reservation and tells what happens until the end.
 func (a *app) move(ctx context.Context, way *contact, s supervisor.State, r supervisor.Reservation, timeout time.Duration) error {

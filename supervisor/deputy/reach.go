@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/deputy-ha/deputy/supervisor"
 	"github.com/deputy-ha/deputy/supervisor/control"
@@ -32,10 +33,9 @@ func (a *app) contact(ctx context.Context, service string) (*contact, error) {
 	}
 	noDaemon := a.noDaemon()
 	for _, name := range names {
-		c := control.NewClient(a.dir(name))
-		_, err := c.Status(ctx)
+		_, err := a.local(ctx, name)
 		if err == nil {
-			return &contact{Cluster: c, daemon: c, close: func() {}}, nil
+			return a.daemon(name), nil
 		}
 		if errors.Is(err, control.ErrDenied) || ctx.Err() != nil {
 			return nil, err
@@ -56,13 +56,29 @@ func (a *app) other(ctx context.Context, noDaemon, unreadable error) (*contact, 
 		return nil, fmt.Errorf("%w, and etcd is not known: %w", noDaemon, unreadable)
 	}
 	for _, name := range a.daemons() {
-		c := control.NewClient(a.dir(name))
-		if _, err := c.Status(ctx); err == nil {
-			return &contact{Cluster: c, daemon: c, close: func() {}}, nil
+		if _, err := a.local(ctx, name); err == nil {
+			return a.daemon(name), nil
 		}
 	}
 	return nil, fmt.Errorf("%w, and etcd is not known: %w", noDaemon, unreadable)
 }
+
+// daemon is the way by the daemon of a service.
+func (a *app) daemon(service string) *contact {
+	c := control.NewClient(a.dir(service))
+	return &contact{Cluster: c, daemon: c, close: func() {}}
+}
+
+// local asks the daemon of a service here, and soon gives up on a frozen one:
+// there are other ways.
+func (a *app) local(ctx context.Context, service string) (supervisor.Status, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, localTime, fmt.Errorf("%w at %s: it accepts questions and does not answer", control.ErrNoDaemon, a.dir(service)))
+	defer cancel()
+	return control.NewClient(a.dir(service)).Status(ctx)
+}
+
+// localTime bounds a question that a daemon answers from memory.
+const localTime = 2 * time.Second
 
 // fault adds to an error of unreachable records that no daemon answered either.
 func (c *contact) fault(err error) error {
@@ -149,10 +165,8 @@ func (a *app) reports(ctx context.Context, names []string) ([]report, error) {
 // report tells of one service. Records are asked when the daemon does not
 // answer, and it is not known yet why they could not be.
 func (a *app) report(ctx context.Context, name string, records supervisor.Cluster, unknown error) (report, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTime)
-	defer cancel()
 	r := report{Service: name, Source: "none"}
-	local, err := control.NewClient(a.dir(name)).Status(ctx)
+	local, err := a.local(ctx, name)
 	switch {
 	case err == nil:
 		r = newReport(local.State, &local)
@@ -160,8 +174,9 @@ func (a *app) report(ctx context.Context, name string, records supervisor.Cluste
 	case unknown != nil:
 		err = fmt.Errorf("%w, and %w", err, unknown)
 	default:
-		var s supervisor.State
-		s, fault := records.State(ctx, name)
+		asked, cancel := context.WithTimeout(ctx, askTime)
+		s, fault := records.State(asked, name)
+		cancel()
 		switch {
 		case fault == nil:
 			r, err = newReport(s, nil), nil

@@ -19,7 +19,13 @@ func (a *app) statusCommand() *cobra.Command {
 		Long: "Show every service, node by node: role, health, term, since when, what is left of\n" +
 			"the lease, and why the node can or cannot lead.\n\n" +
 			"Asks this node's daemon where one runs, else etcd. Only a primary's own daemon\n" +
-			"knows what is left of its lease.",
+			"knows what is left of its lease.\n\n" +
+			"As JSON it is an array with an object for each service: service, description, source\n" +
+			"(daemon, etcd or none), primary, vacant, term, nodes, pause, reservation, frozen,\n" +
+			"unreachable, hashes_differ, problem, and local, which is the daemon's own status. Each\n" +
+			"of nodes has node, address, present, role, fit, health, term, since, lease_left_ns,\n" +
+			"priority, drained, held, verdict, hash and version. What is not known is left out;\n" +
+			"durations are nanoseconds.",
 		Example: "  deputy status\n  deputy status orders-db -o json",
 		RunE: func(c *cobra.Command, names []string) error {
 			ctx, stop := interruptible(c.Context())
