@@ -245,7 +245,7 @@ func (m *Member) reply(ctx context.Context, r Reservation, state ReservationStat
 	defer cancel()
 	switch err := m.elector.Answer(ctx, r); {
 	case err == nil:
-		m.log.Info("reservation "+string(state), "reason", string(r.Reason), "to", r.To, "cause", why)
+		m.log.Info("reservation "+string(state), "reason", string(r.Reason), "to", r.To, "cause", why) //nolint:sloglint // one of three messages, each constant
 	case !errors.Is(err, ErrRefused):
 		m.said = ""
 		m.log.Warn("reservation not answered", "cause", err)

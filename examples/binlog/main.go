@@ -136,7 +136,7 @@ func main() {
 		fmt.Fprint(os.Stderr, usage)
 		os.Exit(exitUsage)
 	}
-	flags.Parse(os.Args[2:])
+	_ = flags.Parse(os.Args[2:]) // exits on error
 	if p.stateDir == "" {
 		p.stateDir = a.stateDir
 	}
@@ -149,7 +149,7 @@ func main() {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", command, err)
 	}
 	if *trace != "" {
-		appendLine(*trace, fmt.Sprintf("%s %s %d %d %d", a.node, command, began, sinceBoot(), code))
+		_ = appendLine(*trace, fmt.Sprintf("%s %s %d %d %d", a.node, command, began, sinceBoot(), code))
 	}
 	os.Exit(code)
 }

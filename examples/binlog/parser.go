@@ -143,7 +143,7 @@ func serve(ctx context.Context, c net.PacketConn, a act, at chan uint64) error {
 		if err != nil {
 			return err
 		}
-		c.WriteTo(reply, from) // whoever asked may be gone
+		_, _ = c.WriteTo(reply, from) // whoever asked may be gone
 	}
 }
 

@@ -82,8 +82,12 @@ func (p parser) start(a act) (int, error) {
 		case h.Term > a.term:
 			return exitStale, fmt.Errorf("a parser of term %d runs here", h.Term)
 		case h.Term == a.term:
-			if answer, err := p.ask(p.own, time.Until(a.deadline)); err != nil || answer.PID != h.PID {
-				return exitUnknown, fmt.Errorf("process %d runs and does not answer: %v", h.PID, err)
+			answer, err := p.ask(p.own, time.Until(a.deadline))
+			if err == nil && answer.PID != h.PID {
+				err = fmt.Errorf("process %d answers in its place", answer.PID)
+			}
+			if err != nil {
+				return exitUnknown, fmt.Errorf("process %d runs and does not answer: %w", h.PID, err)
 			}
 			return exitAlready, nil
 		}

@@ -144,7 +144,7 @@ func (r *recorder) ask(ctx context.Context) error {
 		r.mu.Unlock()
 		question := strconv.AppendUint(nil, seq, 10)
 		for _, t := range r.targets {
-			r.conn.WriteToUDP(question, t) // nobody there, no route: that is what is measured
+			_, _ = r.conn.WriteToUDP(question, t) // nobody there, no route: that is what is measured
 		}
 	}
 }

@@ -111,13 +111,17 @@ type cancelled struct{ service, id string }
 func (c *fakeCluster) Request(_ context.Context, _ string, r supervisor.Reservation) error {
 	return c.note(r)
 }
-func (c *fakeCluster) Cancel(_ context.Context, s, id string) error                { return c.note(cancelled{s, id}) }
+
+func (c *fakeCluster) Cancel(_ context.Context, s, id string) error { return c.note(cancelled{s, id}) }
+
 func (c *fakeCluster) Pause(_ context.Context, _ string, p supervisor.Pause) error { return c.note(p) }
+
 func (c *fakeCluster) Resume(_ context.Context, service string) error {
 	return c.note("resume " + service)
 }
 func (c *fakeCluster) Drain(_ context.Context, d supervisor.Drain) error { return c.note(d) }
-func (c *fakeCluster) Undrain(_ context.Context, node string) error      { return c.note("undrain " + node) }
+func (c *fakeCluster) Undrain(_ context.Context, node string) error { return c.note("undrain " + node) }
+
 func (c *fakeCluster) Remove(_ context.Context, service string) error {
 	return c.note("remove " + service)
 }

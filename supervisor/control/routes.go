@@ -129,7 +129,7 @@ func answer(within time.Duration, h func(*http.Request) (any, error)) http.Handl
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
-		json.NewEncoder(w).Encode(v) // whoever does not read the answer has gone
+		_ = json.NewEncoder(w).Encode(v) // whoever does not read the answer has gone
 	}
 }
 

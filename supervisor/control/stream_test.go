@@ -110,5 +110,7 @@ func TestSilentDaemon(t *testing.T) {
 	})
 }
 
-var _ Member = (*fakeMember)(nil)
-var _ supervisor.Cluster = (*fakeCluster)(nil)
+var (
+	_ Member             = (*fakeMember)(nil)
+	_ supervisor.Cluster = (*fakeCluster)(nil)
+)

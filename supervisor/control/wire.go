@@ -52,7 +52,7 @@ func writeError(w http.ResponseWriter, err error) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(f) // whoever does not read the answer has gone
+	_ = json.NewEncoder(w).Encode(f) // whoever does not read the answer has gone
 }
 
 // A remote error reads as it did where it happened and is what it was there.

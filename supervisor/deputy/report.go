@@ -251,8 +251,13 @@ func (n nodeReport) cells(now time.Time) []cell {
 		verdict = strings.TrimPrefix(verdict+"; drained", "; ")
 	}
 	return []cell{
-		{tidy(n.Node), plain}, {string(n.Role), roleStyle(n.Role)}, health, {termText(n.Term), plain},
-		{since(n.Since, now), plain}, lease, {verdict, plain},
+		{tidy(n.Node), plain},
+		{string(n.Role), roleStyle(n.Role)},
+		health,
+		{termText(n.Term), plain},
+		{since(n.Since, now), plain},
+		lease,
+		{verdict, plain},
 	}
 }
 

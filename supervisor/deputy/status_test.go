@@ -114,7 +114,8 @@ func TestStatusOfTroubles(t *testing.T) {
 
 	compare(t, statusText([]report{
 		newReport(lost, nil), newReport(stale, nil), newReport(differ, nil), newReport(blind, nil), newReport(blocked, &stuck),
-		newReport(supervisor.State{Service: "new"}, nil), {Service: "away", Problem: "no daemon answers at /run/deputy/away/control.sock"},
+		newReport(supervisor.State{Service: "new"}, nil),
+		{Service: "away", Problem: "no daemon answers at /run/deputy/away/control.sock"},
 	}, plainScreen, noon(), false), `
 lost
   NODE  ROLE       HEALTH  TERM  SINCE  LEASE  VERDICT

@@ -223,6 +223,7 @@ func (s *store) Compact(_ context.Context, rev int64) error  { s.compact(rev); r
 func (s *store) Health(context.Context) (health, error) {
 	return health{Version: "3.7.3", Leader: 1}, nil
 }
+
 func (s *store) Grant(_ context.Context, ttl time.Duration) (int64, error) { return s.grant(ttl), nil }
 
 func (s *store) Watch(ctx context.Context, r span, from int64) <-chan batch {

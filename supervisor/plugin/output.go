@@ -46,7 +46,7 @@ func newOutlet() (*outlet, *os.File, error) {
 
 // finish makes what is in the pipe the last to be read, though some other
 // process may keep the pipe open for ever.
-func (o *outlet) finish() { o.f.SetReadDeadline(time.Unix(1, 0)) }
+func (o *outlet) finish() { _ = o.f.SetReadDeadline(time.Unix(1, 0)) }
 
 func (o *outlet) Read(b []byte) (int, error) {
 	if !o.last {
@@ -55,7 +55,7 @@ func (o *outlet) Read(b []byte) (int, error) {
 			return n, err
 		}
 		o.last = true
-		o.f.SetReadDeadline(time.Time{})
+		_ = o.f.SetReadDeadline(time.Time{})
 	}
 	if o.left <= 0 {
 		return 0, io.EOF

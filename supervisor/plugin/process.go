@@ -164,7 +164,9 @@ func (r *run) live() ending {
 	switch {
 	case !r.act, e.cut:
 	case outcomeOf(e.state).Outcome.OK(): // what it left running may be what it promoted
-		p.life.disarm()
+		if err := p.life.disarm(); err != nil {
+			r.says.log.Warn("what the plugin left running was killed", "cause", err) // by a line that is closed while armed
+		}
 		if p.outlets[0].held || p.outlets[1].held {
 			r.says.log.Warn("plugin left its outputs open", "cause", "a process that it started still has them; redirect them: nobody reads them now, and writing to them fails")
 		}
@@ -298,7 +300,7 @@ func (p *pipes) begin(in []byte, says *transcript) {
 	if p.in != nil {
 		p.reading.Go(func() {
 			defer p.in.Close()
-			p.in.Write(in) // whoever does not read it does not want it
+			_, _ = p.in.Write(in) // whoever does not read it does not want it
 		})
 	}
 	for i, each := range []func([]byte){says.out, says.err, says.step}[:len(p.outlets)] {

@@ -56,7 +56,7 @@ func Open(path string) (*Dir, error) {
 		d.last, d.damaged = decode(page)
 	}
 	// Without room Save says so, and tries again.
-	d.makeRoom()
+	_ = d.makeRoom()
 	return d, nil
 }
 
