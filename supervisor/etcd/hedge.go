@@ -96,10 +96,9 @@ func (h *hedge) close() error {
 func ask[T any](ctx context.Context, h *hedge, delay time.Duration, call func(context.Context, kv) (T, error)) (T, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	type answer struct {
-		way  int
-		val  T
-		err  error
-		done bool
+		way int
+		val T
+		err error
 	}
 	var (
 		wg       sync.WaitGroup

@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -262,13 +263,13 @@ func (f *feed) run(ctx context.Context) {
 
 // watch feeds the views from one watch, until that ends or restart is closed.
 func (f *feed) watch(ctx context.Context, restart <-chan struct{}, from int64, breaks uint64) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
 	way, ch := f.c.watch(ctx, f.span, from)
 	f.mu.Lock()
 	f.way = way
 	f.mu.Unlock()
 	defer func() {
-		cancel()
+		cancel(errReleased)
 		for range ch { // wait for its end
 		}
 	}()
@@ -285,7 +286,7 @@ func (f *feed) watch(ctx context.Context, restart <-chan struct{}, from int64, b
 				v.apply(breaks, b.Events...)
 			}
 			if !ok || b.Err != nil {
-				if ctx.Err() == nil && b.Err != errCompacted {
+				if ctx.Err() == nil && !errors.Is(b.Err, errCompacted) {
 					f.c.hedge.avoid(way)
 					nap(ctx, hedgeDelay)
 				}
