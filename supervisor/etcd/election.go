@@ -29,6 +29,7 @@ type election struct {
 	held     *lease
 	taking   bool
 	tidying  bool
+	takes    uint64        // ended
 	watchers int           // who observes, and would take up what is Mine
 	ttl      time.Duration // of the definition here
 	sight    *sight        // of the pulse that matters
@@ -67,6 +68,7 @@ type basis struct {
 	Vacant, Mine, Orphan       bool
 	Expired                    bool // the reservation has ended
 	Frozen                     string
+	Takes                      uint64 // that have ended: after each there is a newer State
 }
 
 // election returns what is known of a service. It begins to be watched when
@@ -139,7 +141,7 @@ func (e *election) current() (supervisor.State, sdk.Instant) {
 		return e.publishable(st, basis{}), 0
 	}
 	k := e.c.keys
-	var b basis
+	b := basis{Takes: e.takes}
 	var complaints []error
 
 	primRec, termRec := e.view.get(k.primary(e.service)), e.view.get(k.term(e.service))

@@ -93,6 +93,7 @@ func (e *elector) take(ctx context.Context, seen supervisor.State) (*lease, erro
 	l, err := e.win(ctx, st, b)
 	if errors.Is(err, supervisor.ErrUnreachable) {
 		e.c.spawn(e.settle)
+		nap(ctx, hedgeDelay) // what is denied at once is not to be tried all the time
 	}
 	return l, err
 }
@@ -122,9 +123,12 @@ func (e *elector) begin(seen supervisor.State) (supervisor.State, basis, error) 
 	return e.state, e.basis, nil
 }
 
+// begun ends what begin began. The next State is a newer one, so that whoever
+// waits for one can try again.
 func (e *elector) begun() {
 	e.mu.Lock()
 	e.taking = false
+	e.takes++
 	e.mu.Unlock()
 	e.change.tell()
 }

@@ -105,6 +105,10 @@ func (l *lease) isLost() bool {
 func (l *lease) lose(cause error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.loseLocked(cause)
+}
+
+func (l *lease) loseLocked(cause error) {
 	if l.cause == nil && !l.done {
 		l.cause = cause
 		close(l.lost)
@@ -113,10 +117,10 @@ func (l *lease) lose(cause error) {
 
 // forfeit ends the tenure because the role is not ours any more.
 func (l *lease) forfeit(cause error) {
-	l.lose(cause)
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.gone = true
-	l.mu.Unlock()
+	l.loseLocked(cause)
 }
 
 // names reports whether a primary's record is of this tenure.

@@ -39,6 +39,7 @@ type sight struct {
 	at     sdk.Instant
 	count  uint64 // of changes seen, to tell whether a read was overtaken
 	known  bool   // whether it is present has been seen
+	deaf   bool   // the last change was found by reading, not told by the watch
 	silent bool   // for its whole TTL, and a read after that confirmed it
 	alive  bool   // it was silent, and is not any more: to be told
 }
@@ -46,8 +47,7 @@ type sight struct {
 // A verdict is what a sight says of its pulse.
 type verdict struct {
 	Dead bool
-	Rev  int64       // compare with this; 0: it is gone
-	At   sdk.Instant // dead since
+	Rev  int64 // compare with this; 0: it is gone
 }
 
 func newSight(c *Client, id string) *sight {
@@ -66,7 +66,7 @@ func (s *sight) saw(ev event) {
 	if ev.Deleted && s.known && s.rev == 0 {
 		return // known already
 	}
-	s.known = true
+	s.known, s.deaf = true, false
 	s.alive = s.alive || s.silent
 	s.silent = false
 	switch {
@@ -87,7 +87,7 @@ func (s *sight) saw(ev event) {
 func (s *sight) verdict() verdict {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return verdict{Dead: s.silent, Rev: s.rev, At: s.at.Add(stretch(s.ttl))}
+	return verdict{Dead: s.silent, Rev: s.rev}
 }
 
 // expect tells the TTL of a pulse that was never seen present, as those who
@@ -162,7 +162,7 @@ func (s *sight) nextLook() sdk.Instant {
 	switch {
 	case s.silent:
 		return now.Add(ttl)
-	case s.rev != 0 && now < s.at.Add(2*renew):
+	case s.rev != 0 && !s.deaf && now < s.at.Add(2*renew):
 		return s.at.Add(2 * renew)
 	case now < end:
 		return min(end, now.Add(renew))
@@ -186,6 +186,7 @@ func (s *sight) look(ctx context.Context) {
 		return
 	}
 	s.mu.Lock()
+	s.deaf = s.deaf || s.count != before
 	died := due && s.count == before && !s.silent
 	if died {
 		s.silent = true

@@ -290,7 +290,8 @@ func TestAHungWatchDelaysNobody(t *testing.T) {
 		end := lease.Until()
 		a.host.cut(true)
 		l.neverBefore(b, lease, end)
-		if late := b.host.clock.Now().Sub(end); late > second {
+		// Reading once in T/6 is all that is left to it.
+		if late := b.host.clock.Now().Sub(end); late > 3*second/20+3*second/6+second/10 {
 			l.Errorf("vacant %v after the end of the lease", late)
 		}
 	})
@@ -532,7 +533,7 @@ func TestATakeThatFailedCanBeTriedAgainAtOnce(t *testing.T) {
 		}
 		began := time.Now()
 		l.primary(b)
-		if took := time.Since(began); took > 100*time.Millisecond {
+		if took := time.Since(began); took > second/4 {
 			l.Errorf("taken %v after it failed", took)
 		}
 	})
