@@ -1,6 +1,8 @@
 package etcd
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -26,8 +28,10 @@ func TestFaultsOnEtcd(t *testing.T) {
 	t.Logf("DEPUTY_SEED=%d", seed)
 	s := newFaultStage(t, seed)
 	from := bootClock{}.Now()
+	stop := s.watchEtcd()
 	s.play(d)
 	s.settle()
+	stop()
 	to := bootClock{}.Now()
 
 	var all []acting
@@ -42,10 +46,9 @@ func TestFaultsOnEtcd(t *testing.T) {
 	for _, g := range gaps {
 		total, longest = total+g.length(), max(longest, g.length())
 		s.say("vacant for %v at %v", g.length(), g.begin)
-		// Without its majority etcd can do nothing, and there is nothing to do.
-		for _, able := range s.able(from, to) {
+		for _, able := range s.able {
 			if d := g.within(able); d > tooLong {
-				t.Errorf("nobody held the role for %v while etcd had its majority", d)
+				t.Errorf("nobody held the role for %v while etcd had a leader", d)
 			}
 		}
 	}
@@ -99,7 +102,7 @@ type faultStage struct {
 	ttl     time.Duration
 	log     *os.File
 	done    map[string]int  // how often each fault was played
-	unable  []stretchOfTime // without a majority of etcd
+	able    []stretchOfTime // in which etcd had a leader
 }
 
 func newFaultStage(t *testing.T, seed uint64) *faultStage {
@@ -243,13 +246,9 @@ func (s *faultStage) faultKinds() map[string]func() trouble {
 		}),
 		"etcd without its majority": leader(func(i int) func() {
 			next := (i + 1) % s.etcd.Size()
-			begin := bootClock{}.Now()
 			s.etcd.Member(i).Kill()
 			s.etcd.Member(next).Kill()
-			return func() {
-				restart(i, next)
-				s.unable = append(s.unable, stretchOfTime{begin, bootClock{}.Now()})
-			}
+			return func() { restart(i, next) }
 		}),
 	}
 }
@@ -305,11 +304,36 @@ func (s *faultStage) settle() {
 	}
 }
 
-// able are the times in which etcd had its majority.
-func (s *faultStage) able(from, to sdk.Instant) (all []stretchOfTime) {
-	for _, u := range s.unable {
-		all = append(all, stretchOfTime{from, u.begin})
-		from = u.end
+// watchEtcd takes note of when etcd has a leader: without one it can do
+// nothing, and nobody can do anything about it. The function that it returns
+// ends that.
+func (s *faultStage) watchEtcd() (stop func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(errors.New("only what is known already"))
+	over, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		var begin sdk.Instant
+		for ended := false; !ended; {
+			select {
+			case <-tick.C:
+			case <-over:
+				ended = true
+			}
+			led, now := s.etcd.Leader(ctx) >= 0, bootClock{}.Now()
+			switch {
+			case begin == 0 && led:
+				begin = now
+			case begin != 0 && (!led || ended):
+				s.able = append(s.able, stretchOfTime{begin, now})
+				begin = 0
+			}
+		}
+	}()
+	return func() {
+		close(over)
+		<-done
 	}
-	return append(all, stretchOfTime{from, to})
 }
