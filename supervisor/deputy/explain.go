@@ -157,7 +157,7 @@ func (e explanation) text(s screen, now time.Time) string {
 			place, st = fmt.Sprint(r.Place), plain
 		}
 		why := r.Why
-		if r.Verdict != "" && r.Verdict != r.Why {
+		if e.Primary == "" && r.Verdict != "" && r.Verdict != r.Why {
 			why += "\nitself: " + r.Verdict
 		}
 		t.add(cell{place, st}, cell{tidy(r.Node), st}, cell{fmt.Sprint(r.Priority), st}, cell{why, plain})

@@ -42,7 +42,6 @@ orders-db: db1 is primary, term 42, since 3m00s
 
   PLACE  NODE  PRIORITY  VERDICT
   1      db2   100       fit, priority 100
-                         itself: primary is db1
   -      db1   100       is primary
   -      db3   50        not fit: mysql: replication is 1h20m behind and the relay log cannot be
                          read: error 1594

@@ -207,7 +207,7 @@ func (a *app) conclude(m moved, r supervisor.Reservation, err error) error {
 	if err == nil {
 		away := ""
 		if m.Away > 0 {
-			away = fmt.Sprintf("; nobody was for %s", short(m.Away))
+			away = fmt.Sprintf("; nobody was primary for %s", short(m.Away))
 		}
 		fmt.Fprintf(a.stdout, "%s: %s is primary, term %d, after %s%s\n", m.Service, m.To, m.Term, short(m.Took), away)
 	}

@@ -56,6 +56,12 @@ func drive(ctx context.Context, e *engine) error {
 	running, stop := context.WithCancelCause(ctx)
 	g.Add(func() error { return e.run(running) }, func(error) { stop(supervisor.ErrStop) })
 
+	// Without this a log that nobody reads any more would end the process. It is
+	// not ignored, because hooks would inherit that.
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, syscall.SIGPIPE)
+	defer signal.Stop(broken)
+
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)

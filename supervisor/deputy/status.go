@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,6 +37,10 @@ func (a *app) statusCommand() *cobra.Command {
 					return orPrint(err, a.printJSON(nonNil(reports)))
 				}
 				return err
+			}
+			if err != nil {
+				// Of these nothing is known but what the error says.
+				reports = slices.DeleteFunc(reports, func(r report) bool { return r.Source == "none" })
 			}
 			if len(reports) == 0 && err == nil {
 				fmt.Fprintf(a.stdout, "no services: %s has no definitions, and etcd knows of none\n", a.paths.services)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -54,6 +53,10 @@ func (a *app) watch(ctx context.Context, names []string) error {
 	}
 	for _, name := range here {
 		wg.Go(func() { a.notice(ctx, name, changed) })
+	}
+	if a.screen.terminal && !a.json() {
+		fmt.Fprint(a.stdout, enterScreen)
+		defer fmt.Fprint(a.stdout, leaveScreen)
 	}
 	var last string
 	for ctx.Err() == nil {
@@ -125,8 +128,7 @@ func (a *app) draw(reports []report, last string) (string, error) {
 	}
 	s := screenOf(a.stdout, a.env) // it may have a new size
 	text := fmt.Sprintf("deputy watch  %s  (Ctrl-C ends)\n\n", now.Format(time.TimeOnly)) + statusText(reports, s, now, false)
-	// Home, then each line up to its end, then all below: no flicker.
-	_, err := fmt.Fprint(a.stdout, "\x1b[H"+strings.ReplaceAll(text, "\n", "\x1b[K\n")+"\x1b[J")
+	_, err := fmt.Fprint(a.stdout, s.page(text))
 	return text, err
 }
 
