@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -52,6 +53,7 @@ type Client struct {
 
 	turnover signal                                    // our pulses are others than before
 	takes    chan struct{}                             // bounds how many takes are under way at once
+	calls    chan struct{}                             // bounds how many calls are, but for pulses
 	timing   func(ttl time.Duration) supervisor.Timing // supervisor.NewTiming, but in tests that break it
 	present  presence
 
@@ -93,6 +95,7 @@ func newClient(cfg Config, ways []kv) *Client {
 		hedge:     newHedge(ways),
 		past:      &past{},
 		takes:     make(chan struct{}, 16),
+		calls:     make(chan struct{}, 16),
 		timing:    supervisor.NewTiming,
 		pulses:    make(map[time.Duration]*pulse),
 		sights:    make(map[string]*sight),
@@ -198,7 +201,16 @@ func (c *Client) Close() error { return c.hedge.close() }
 // txn carries out t, which must be safe to repeat, by asking until there is an
 // answer or ctx ends. The error wraps supervisor.ErrUnreachable when nothing is
 // known of the outcome.
+//
+// Pulses do not go this way: what many services do at once must not keep the
+// leases of all from being renewed.
 func (c *Client) txn(ctx context.Context, t txn) (reply, error) {
+	select {
+	case c.calls <- struct{}{}:
+		defer func() { <-c.calls }()
+	case <-ctx.Done():
+		return reply{}, &unreachable{cause: context.Cause(ctx)}
+	}
 	return c.txnHedged(ctx, hedgeDelay, t)
 }
 
@@ -214,7 +226,7 @@ func (c *Client) txnHedged(ctx context.Context, delay time.Duration, t txn) (rep
 		c.contact.fails(err)
 		return reply{}, err
 	}
-	c.contact.answers()
+	c.contact.answers(r.OK && slices.ContainsFunc(t.Then, func(o op) bool { return o.kind != opGet }))
 	if c.past.saw(r, floor) {
 		c.log.Error("etcd is not the one it was: it was replaced, or restored from a backup")
 		c.restarts.wake()
