@@ -42,30 +42,39 @@ type machine struct {
 func story(t *testing.T, play func(s *scene)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		j := NewJournal()
-		s := &scene{
-			T: t, journal: j, cluster: NewCluster(j),
-			service: supervisor.Service{
-				Name: "db", TTL: 3 * time.Second, Priority: 100,
-				OnDemoteFailure: supervisor.Block, OnUnclean: supervisor.UncleanWait, OnBehind: supervisor.BehindRefuse,
-			},
-			can:      map[string][]sdk.Capability{},
-			machines: map[string]*machine{},
-		}
-		s.cluster.Trip = time.Millisecond
+		s := newScene(t)
+		defer s.close()
 		s.part("disk")
 		s.part("vip")
-		defer func() {
-			for _, m := range s.machines {
-				m.end()
-			}
-			s.cluster.Close()
-		}()
 		play(s)
 		synctest.Wait()
-		j.NeverTwo(t)
-		j.Compare(t, "testdata/"+strings.TrimPrefix(t.Name(), "Test")+".txt")
+		s.journal.NeverTwo(t)
+		s.journal.Compare(t, "testdata/"+strings.TrimPrefix(t.Name(), "Test")+".txt")
 	})
+}
+
+// newScene returns a scene with a service that has no parts yet.
+func newScene(t *testing.T) *scene {
+	j := NewJournal()
+	s := &scene{
+		T: t, journal: j, cluster: NewCluster(j),
+		service: supervisor.Service{
+			Name: "db", TTL: 3 * time.Second, Priority: 100,
+			OnDemoteFailure: supervisor.Block, OnUnclean: supervisor.UncleanWait, OnBehind: supervisor.BehindRefuse,
+		},
+		can:      map[string][]sdk.Capability{},
+		machines: map[string]*machine{},
+	}
+	s.cluster.Trip = time.Millisecond
+	return s
+}
+
+// close ends all that runs.
+func (s *scene) close() {
+	for _, m := range s.machines {
+		m.end()
+	}
+	s.cluster.Close()
 }
 
 // part adds a part to the service; without capabilities it can promote,

@@ -122,6 +122,11 @@ func (e *elector) see() (supervisor.State, sdk.Instant) {
 		if e.state.Vacant && e.state.Term == s.Term {
 			s.VacantAt = e.state.VacantAt
 		}
+	case own && r.primary == nil && e.lease == nil && !e.taking && n.view == nil:
+		// A tenure of ours that nobody holds, and whose record was deleted.
+		live := n.cluster.records.service(e.service)
+		live.term.Resigned, live.termRev = true, n.cluster.write()
+		n.cluster.notify()
 	case own:
 		s.Mine = r.primary != nil && e.lease == nil && !e.taking && n.view == nil
 	default:
@@ -129,6 +134,11 @@ func (e *elector) see() (supervisor.State, sdk.Instant) {
 		if _, lives := known.pulses[id]; n.view == nil && (!ok || !lives && !seen.gone) {
 			// Gone, and not by our hand: that proves nothing before its time.
 			seen = sighting{gone: true, at: now, ttl: max(seen.ttl, e.timing.TTL)}
+			n.seen[id] = seen
+		}
+		if p, lives := known.pulses[id]; n.view == nil && lives && p.rev != seen.rev && !n.cluster.broken.blind {
+			// It went on while this process stood still: the compare would tell.
+			seen = sighting{rev: p.rev, at: now, ttl: p.ttl}
 			n.seen[id] = seen
 		}
 		ttl := seen.ttl

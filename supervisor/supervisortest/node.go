@@ -168,6 +168,9 @@ func (n *Node) Freeze() {
 	n.cluster.journal.Add(n.Name, "FROZEN")
 	n.cluster.mu.Lock()
 	defer n.cluster.mu.Unlock()
+	if n.dead {
+		return // the clock is the machine's, and serves the next process
+	}
 	n.frozen = true
 	n.clock.freeze()
 	n.leave()
