@@ -120,7 +120,7 @@ func (c *fakeCluster) Resume(_ context.Context, service string) error {
 	return c.note("resume " + service)
 }
 func (c *fakeCluster) Drain(_ context.Context, d supervisor.Drain) error { return c.note(d) }
-func (c *fakeCluster) Undrain(_ context.Context, node string) error { return c.note("undrain " + node) }
+func (c *fakeCluster) Undrain(_ context.Context, node string) error      { return c.note("undrain " + node) }
 
 func (c *fakeCluster) Remove(_ context.Context, service string) error {
 	return c.note("remove " + service)

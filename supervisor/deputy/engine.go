@@ -114,19 +114,33 @@ func (e *engine) run(ctx context.Context) error {
 	var kept error
 	keeper.Go(func() { kept = e.records.Run(keeping) })
 
+	unknown, err := e.alone(ctx, e.seats)
+	if err != nil {
+		return err
+	}
 	ctx, abort := context.WithCancelCause(ctx)
 	defer abort(errEnded)
-	faults := make([]error, len(e.seats))
+	var late error
+	keeper.Go(func() {
+		if late = e.lateAlone(ctx, unknown); late != nil {
+			abort(late)
+		}
+	})
+	faults := e.members(ctx)
+	abort(errEnded)
+	end(errEnded)
+	keeper.Wait()
+	return errors.Join(late, faults, kept)
+}
+
+// members runs all members until ctx ends, and returns when all have ended.
+func (e *engine) members(ctx context.Context) error {
+	stops, faults := make([]context.CancelCauseFunc, len(e.seats)), make([]error, len(e.seats))
 	var members sync.WaitGroup
-	stops := make([]context.CancelCauseFunc, len(e.seats))
 	for i, s := range e.seats {
 		own, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 		stops[i] = stop
-		members.Go(func() {
-			if faults[i] = s.run(own); errors.Is(faults[i], errTwin) {
-				abort(faults[i])
-			}
-		})
+		members.Go(func() { faults[i] = s.run(own) })
 		pace(i)
 	}
 	ended := make(chan struct{})
@@ -143,9 +157,7 @@ func (e *engine) run(ctx context.Context) error {
 		pace(i)
 	}
 	<-ended
-	end(errEnded)
-	keeper.Wait()
-	return errors.Join(errors.Join(faults...), kept)
+	return errors.Join(faults...)
 }
 
 // pace spreads out what many services would do all at once: so many programs

@@ -75,25 +75,7 @@ func (t *seat) run(ctx context.Context) error {
 			t.log.Error("control socket not served", "cause", err)
 		}
 	})
-	known, err := t.alone(ctx, supervisor.NewTiming(t.ttl).Renew)
-	if err != nil {
-		return err
-	}
-	ctx, abort := context.WithCancelCause(ctx)
-	defer abort(errEnded)
-	var late error
-	if !known {
-		beside.Go(func() {
-			if late = t.lateAlone(ctx); late != nil {
-				abort(late)
-			}
-		})
-	}
-	err = t.member.Run(ctx)
-	abort(errEnded)
-	hangUp(errEnded)
-	beside.Wait()
-	return errors.Join(late, err)
+	return t.member.Run(ctx)
 }
 
 var errEnded = errors.New("the service has ended here")
