@@ -31,7 +31,7 @@ func scenes() []scene {
 		{
 			name:  "switchover",
 			say:   "An operator asks for a switchover to %[2]s: deputy switchover binlog --to %[2]s",
-			moves: true, bound: time.Second,
+			moves: true, bound: 3 * time.Second,
 			act: func(ctx context.Context, s *story, primary *node) error {
 				out, err := s.lab.deputy(ctx, primary, "switchover", serviceName, "--to", s.other(primary).name)
 				for line := range strings.Lines(out) {
@@ -51,7 +51,7 @@ func scenes() []scene {
 		{
 			name:  "node lost",
 			say:   "%[1]s loses power and network: SIGKILL for everything on it, and the link is down.",
-			moves: true, bound: ttl + time.Second,
+			moves: true, bound: ttl + 3*time.Second,
 			act: func(_ context.Context, _ *story, primary *node) error { return primary.lose() },
 			then: func(ctx context.Context, s *story, before *node) error {
 				if err := s.pause(ctx); err != nil {
