@@ -226,7 +226,10 @@ func (c *Client) txnHedged(ctx context.Context, delay time.Duration, t txn) (rep
 		c.contact.fails(err)
 		return reply{}, err
 	}
-	c.contact.answers(r.OK && slices.ContainsFunc(t.Then, func(o op) bool { return o.kind != opGet }))
+	c.contact.answers()
+	if r.OK && slices.ContainsFunc(t.Then, func(o op) bool { return o.kind != opGet }) {
+		c.contact.obeys()
+	}
 	if c.past.saw(r, floor) {
 		c.log.Error("etcd is not the one it was: it was replaced, or restored from a backup")
 		c.restarts.wake()

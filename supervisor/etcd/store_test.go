@@ -275,6 +275,7 @@ type line struct {
 	cut     bool
 	healed  chan struct{}
 	faults  faults
+	full    bool           // denies every write
 	deaf    bool           // loses the reply to the next write
 	swallow func(txn) bool // loses what it is true for; may be nil
 	tamper  func(txn) txn  // what a broken client would send; may be nil
@@ -308,6 +309,19 @@ func (l *line) setSwallow(f func(txn) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.swallow = f
+}
+
+// setFull has etcd deny every write, as it does when its quota is used up.
+func (l *line) setFull(full bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.full = full
+}
+
+func (l *line) denies(t txn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.full && slices.ContainsFunc(t.Then, func(o op) bool { return o.kind == opPut })
 }
 
 func (l *line) swallows(t txn) bool {
@@ -425,6 +439,9 @@ func (l *line) Name() string { return l.name }
 func (l *line) Txn(ctx context.Context, t txn) (reply, error) {
 	if l.tamper != nil {
 		t = l.tamper(t)
+	}
+	if l.denies(t) {
+		return reply{}, &explained{endpoint: l.name, text: "database space exceeded", cure: "compact it", err: errDenied}
 	}
 	if l.swallows(t) {
 		return reply{}, l.hang(ctx)

@@ -539,6 +539,35 @@ func TestATakeThatFailedCanBeTriedAgainAtOnce(t *testing.T) {
 	})
 }
 
+func TestAnEtcdThatIsFull(t *testing.T) {
+	story(t, func(l *lab) {
+		a := l.join("a", 3*second)
+		lease := l.primary(a)
+		full := func(full bool) {
+			for _, line := range a.host.lines {
+				line.setFull(full)
+			}
+		}
+		full(true)
+		st := l.sees(a, "in trouble", func(st supervisor.State) bool { return st.Unreachable != "" })
+		for _, want := range []string{"a-", "space exceeded", "compact it"} {
+			if !strings.Contains(st.Unreachable, want) {
+				l.Errorf("told %q, which does not name %q", st.Unreachable, want)
+			}
+		}
+		<-lease.Lost()
+		if !strings.Contains(lease.Cause().Error(), "space exceeded") {
+			l.Errorf("lost by %v", lease.Cause())
+		}
+		time.Sleep(20 * second) // reads succeed all the while
+		full(false)
+		l.sees(a, "well", func(st supervisor.State) bool { return st.Unreachable == "" })
+		if lease.Until() < a.host.clock.Now() {
+			l.Error("not renewed")
+		}
+	})
+}
+
 func TestAReservation(t *testing.T) {
 	story(t, func(l *lab) {
 		a, b := l.join("a", 3*second), l.join("b", 3*second)
