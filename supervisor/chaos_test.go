@@ -53,10 +53,8 @@ func chaos(t *testing.T, seed uint64) {
 	for _, name := range names {
 		m := s.machine(name)
 		m.priority = 100 + rnd.IntN(2)
+		m.guard()
 		m.run()
-		for _, p := range m.parts {
-			p.Guard = m.Clock()
-		}
 	}
 	acts := []sdk.Action{sdk.Promote, sdk.Demote}
 	for i := range 200 {

@@ -57,11 +57,8 @@ func TestCrashWhilePromoting(t *testing.T) {
 
 func TestStartedTooLateAfterACrash(t *testing.T) {
 	story(t, func(s *scene) {
-		for _, name := range []string{"db1", "db2"} {
-			for _, p := range s.machine(name).parts {
-				p.Guard = NewClock()
-			}
-		}
+		s.machine("db1").guard()
+		s.machine("db2").guard()
 		s.run("db1", "db2")
 		s.wait(time.Second)
 		s.machine("db1").kill()

@@ -182,16 +182,9 @@ func TestUndeliverableRenewalsMakeUnfit(t *testing.T) {
 
 func TestKernelGuardBehindAFrozenProcess(t *testing.T) {
 	story(t, func(s *scene) {
-		for _, name := range []string{"db1", "db2"} {
-			for _, p := range s.machine(name).parts {
-				p.Guard = NewClock()
-			}
-		}
-		s.run("db1")
-		for _, p := range s.machine("db1").parts {
-			p.Guard = s.machine("db1").Clock()
-		}
-		s.run("db2")
+		s.machine("db1").guard()
+		s.machine("db2").guard()
+		s.run("db1", "db2")
 		s.wait(time.Second)
 		s.says("the supervisor on db1 is stopped by SIGSTOP")
 		s.machine("db1").Freeze()

@@ -141,6 +141,13 @@ func (m *machine) run() {
 	}()
 }
 
+// guard has the kernel end what the parts do when they are not renewed.
+func (m *machine) guard() {
+	for _, p := range m.parts {
+		p.Guard = m.scene.cluster.Node(m.name).Clock()
+	}
+}
+
 // end stops deputy on the machine, by force if it must.
 func (m *machine) end() {
 	if m.ended == nil {
