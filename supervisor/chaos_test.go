@@ -19,7 +19,7 @@ import (
 // once all is well again somebody is. DEPUTY_SEED plays one seed again,
 // DEPUTY_SEEDS says how many are played.
 func TestRandomFaults(t *testing.T) {
-	first, count := uint64(1), uint64(30)
+	first, count := uint64(1), uint64(15)
 	if s := os.Getenv("DEPUTY_SEEDS"); s != "" {
 		n, err := strconv.ParseUint(s, 10, 64)
 		if err != nil {
