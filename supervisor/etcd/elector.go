@@ -260,7 +260,7 @@ func (e *elector) hold(ctx context.Context, p *pulse, rec primaryRecord, rev int
 	e.held = l
 	e.mu.Unlock()
 	p.add(l)
-	e.c.log.Info("won the role", "service", e.service, "term", uint64(l.term), "pulse", p.id)
+	e.c.log.Info("holds the role", "service", e.service, "term", uint64(l.term), "pulse", p.id)
 	return l, nil
 }
 
