@@ -46,11 +46,12 @@ func (s *script) called() int {
 }
 
 func (s *script) Txn(ctx context.Context, _ txn) (reply, error) {
-	switch err := s.next(); err {
-	case nil:
+	err := s.next()
+	switch {
+	case err == nil:
 		nap(ctx, time.Millisecond)
-		return reply{OK: true, Cluster: uint64(len(s.name))}, ctx.Err()
-	case errHang:
+		return reply{OK: true}, ctx.Err()
+	case errors.Is(err, errHang):
 		<-ctx.Done()
 		return reply{}, fmt.Errorf("%s: %w", s.name, ctx.Err())
 	default:
