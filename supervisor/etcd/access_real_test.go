@@ -135,6 +135,7 @@ func (g *guarded) password(user, password string) func(*Config) {
 }
 
 func TestAccess(t *testing.T) {
+	t.Parallel()
 	g := startGuarded(t)
 	t.Run("NodeByCertificate", func(t *testing.T) { testNodeMay(t, g, g.as(t, "deputy")) })
 	t.Run("NodeByPassword", func(t *testing.T) { testNodeMay(t, g, g.as(t, "nobody"), g.password("clerk", "secret")) })
@@ -387,6 +388,7 @@ func (l *lines) String() string {
 }
 
 func TestCertificatesAreRenewedOnDisk(t *testing.T) {
+	t.Parallel()
 	g := startGuarded(t)
 	const life = 3 * time.Second
 	ends := time.Now().Add(life)

@@ -13,6 +13,7 @@ import (
 )
 
 func TestClusterOnRealEtcd(t *testing.T) {
+	t.Parallel()
 	c := etcdtest.StartT(t, quick)
 	for _, test := range []struct {
 		name string

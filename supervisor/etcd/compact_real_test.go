@@ -143,6 +143,7 @@ func testInspect(t *testing.T, c *etcdtest.Cluster) {
 }
 
 func TestInspectTellsWhatIsWrong(t *testing.T) {
+	t.Parallel()
 	c := etcdtest.StartT(t, etcdtest.Options{Members: 1, NoFsync: true, Quota: 4 << 20, Heartbeat: quick.Heartbeat, Election: quick.Election})
 	desk, cli := realClient(t, c, "desk"), plainClient(t, c)
 	in := desk.Inspect(t.Context())

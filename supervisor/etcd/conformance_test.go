@@ -341,6 +341,7 @@ func TestElectorOnEtcd(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes minutes on a real etcd")
 	}
+	t.Parallel()
 	shared := etcdtest.StartT(t, etcdtest.Options{NoFsync: true})
 	supervisortest.TestElector(t, &actual{shared})
 }

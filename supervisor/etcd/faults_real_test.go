@@ -24,6 +24,7 @@ import (
 // two of them may ever have acted at one time. DEPUTY_FAULTS tells for how
 // long, DEPUTY_SEED which faults.
 func TestFaultsOnEtcd(t *testing.T) {
+	t.Parallel()
 	d, seed := faultsFor(t, 20*time.Second), faultsSeed(t)
 	t.Logf("DEPUTY_SEED=%d", seed)
 	s := newFaultStage(t, seed)
@@ -42,17 +43,20 @@ func TestFaultsOnEtcd(t *testing.T) {
 		t.Error(fault)
 	}
 	gaps := vacancies(all, from, to)
-	var total, longest time.Duration
+	var total, led, longest time.Duration
 	for _, g := range gaps {
 		total, longest = total+g.length(), max(longest, g.length())
 		s.say("vacant for %v at %v", g.length(), g.begin)
 		for _, able := range s.able {
-			if d := g.within(able); d > tooLong {
+			d := g.within(able)
+			led += d
+			if d > tooLong {
 				t.Errorf("nobody held the role for %v while etcd had a leader", d)
 			}
 		}
 	}
-	t.Logf("%d tenures; vacant %d times, %v in all, %v at most", len(all), len(gaps), total.Round(time.Millisecond), longest.Round(time.Millisecond))
+	t.Logf("%d tenures within %v; vacant %d times, %v in all, %v of it while etcd had a leader, %v at most",
+		len(all), to.Sub(from).Round(time.Second), len(gaps), total.Round(time.Millisecond), led.Round(time.Millisecond), longest.Round(time.Millisecond))
 	for _, name := range slices.Sorted(maps.Keys(s.done)) {
 		t.Logf("%4d times %s", s.done[name], name)
 	}

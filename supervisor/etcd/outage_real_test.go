@@ -175,6 +175,7 @@ func measureOutages(t testing.TB, opts etcdtest.Options, times int, ttls []time.
 // TestLeaderLossCostsNoLease holds that a lease long enough for etcd's own
 // election outlives it.
 func TestLeaderLossCostsNoLease(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for several elections of etcd")
 	}

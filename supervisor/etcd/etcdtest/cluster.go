@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -109,7 +110,9 @@ func start(ctx context.Context, opts Options) (_ *Cluster, err error) {
 		if err != nil {
 			return nil, err
 		}
+		c.mu.Lock()
 		c.members = append(c.members, m)
+		c.mu.Unlock()
 	}
 	return c, c.startAll(ctx)
 }
@@ -280,10 +283,14 @@ func (c *Cluster) mustProxy() {
 	}
 }
 
-// pids are the processes of the members; 0 for one that does not run.
+// pids are the processes of the members; 0 for one that does not run. It may
+// be called while the cluster is made: anybody can connect.
 func (c *Cluster) pids() []int {
-	pids := make([]int, len(c.members))
-	for i, m := range c.members {
+	c.mu.Lock()
+	members := slices.Clone(c.members)
+	c.mu.Unlock()
+	pids := make([]int, len(members))
+	for i, m := range members {
 		pids[i] = m.Pid()
 	}
 	return pids
