@@ -104,9 +104,12 @@ func (s *sight) expect(ttl time.Duration) {
 // buried takes note that this process deleted the pulse by compare.
 func (s *sight) buried() {
 	s.mu.Lock()
+	news := !s.silent || s.alive || !s.known || s.rev != 0
 	s.silent, s.alive, s.known, s.rev = true, false, true, 0
 	s.mu.Unlock()
-	s.change.tell()
+	if news { // of the many services that hung on it, each deletes it once more
+		s.change.tell()
+	}
 }
 
 // watch follows the pulse until ctx ends. While it is silent, reads make sure
