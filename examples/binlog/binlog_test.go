@@ -146,6 +146,27 @@ func (h host) parsed() (all []int) {
 	return all
 }
 
+// The lock is the proof that no parser runs, so a parser has it to its end: a
+// file that nothing refers to any more is closed by the garbage collector.
+func TestParserKeepsItsLock(t *testing.T) {
+	h := newHost(t)
+	start := h.command(1, "planned", "start")
+	start.Env = append(start.Env, "GOGC=1") // the parser collects garbage all the time
+	if out, err := start.CombinedOutput(); err != nil {
+		t.Fatalf("start: %v: %s", err, out)
+	}
+	p := parser{port: h.port}
+	for range 3000 {
+		if _, err := p.ask("127.0.0.11", 5*time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, running := h.holder(); !running {
+		t.Error("the parser answers, and its lock is free: a stop would call it stopped")
+	}
+	h.want(exitDone, 1, "planned", "stop")
+}
+
 func TestStopAfterStartWasKilled(t *testing.T) {
 	h := newHost(t)
 	for after := range 12 {

@@ -45,6 +45,7 @@ const lockFD = 3
 // parse runs until ctx ends.
 func (p parser) parse(ctx context.Context, a act) (int, error) {
 	lock := os.NewFile(lockFD, "lock")
+	defer lock.Close() // and not before: what nothing refers to is closed by the garbage collector
 	if err := writeHolder(lock, holder{PID: os.Getpid(), Term: a.term, Own: p.own}); err != nil {
 		return exitUnknown, fmt.Errorf("note the process in the lock: %w", err)
 	}
