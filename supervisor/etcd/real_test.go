@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 	etcdtest.Main()
 	holderMain()
 	// Tests on a real etcd wait more than they work.
-	if err := flag.Set("test.parallel", "5"); err != nil {
+	if err := flag.Set("test.parallel", "4"); err != nil {
 		panic(err)
 	}
 	os.Exit(m.Run())

@@ -139,6 +139,7 @@ func (s spec) config() (*embed.Config, error) {
 		cfg.AutoCompactionMode, cfg.AutoCompactionRetention = mode, retention
 	}
 	cfg.EnableGRPCGateway = false
+	cfg.BcryptCost = 4 // the least there is: passwords here protect nothing
 	cfg.LogLevel = s.LogLevel
 	cfg.LogOutputs = []string{"stderr"}
 	if s.TLS != nil {
