@@ -1,6 +1,8 @@
 package supervisor_test
 
 import (
+	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -25,6 +27,31 @@ func TestAdoptsAfterACrash(t *testing.T) {
 		if term := s.machine("db1").member.Status().Term; term != 1 {
 			t.Errorf("term is %d, want the one of before", term)
 		}
+	})
+}
+
+// What a tenure began with stays in the history, whoever ends it.
+func TestHistoryOfAnAdoptedTenure(t *testing.T) {
+	story(t, func(s *scene) {
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		s.switchover("db2")
+		s.wait(time.Second)
+		s.machine("db2").kill()
+		s.machine("db2").run()
+		s.wait(time.Second)
+		s.machine("db2").down(supervisor.ErrStop)
+		s.wait(time.Second)
+		s.order(func(ctx context.Context, c supervisor.Cluster) error {
+			history, err := c.History(ctx, "db")
+			if err != nil || len(history) != 3 {
+				t.Fatalf("history has %d tenures: %v", len(history), err)
+			}
+			for _, h := range history {
+				s.says(fmt.Sprintf("term %d: %s to %s, %s: %s; %d steps; ended %s: %s; %d steps", h.Term, h.From, h.Node, h.Reason, h.Cause, len(h.Steps), h.EndReason, h.EndCause, len(h.EndSteps)))
+			}
+			return nil
+		})
 	})
 }
 

@@ -36,7 +36,8 @@ type Elector interface {
 	Answer(ctx context.Context, r Reservation) error
 	// Request writes a reservation; ErrBusy when another is in force.
 	Request(ctx context.Context, r Reservation) error
-	// Record keeps a change of role in the history.
+	// Record keeps a change of role in the history. Of an adopted tenure the
+	// beginning that is recorded already stays.
 	Record(ctx context.Context, c Change) error
 }
 
@@ -226,11 +227,22 @@ type Change struct {
 	Reason sdk.Reason `json:"reason"`
 	Cause  string     `json:"cause"`
 	Steps  []Step     `json:"steps,omitempty"`
+	// Adopted: a process took the tenure over from one that ended.
+	Adopted bool `json:"adopted,omitempty"`
 
 	Ended     time.Time  `json:"ended,omitzero"`
 	EndReason sdk.Reason `json:"end_reason,omitempty"`
 	EndCause  string     `json:"end_cause,omitempty"`
 	EndSteps  []Step     `json:"end_steps,omitempty"`
+}
+
+// Begin returns c with the beginning of the tenure as recorded before, where c
+// is of a process that only adopted it.
+func (c Change) Begin(recorded Change) Change {
+	if c.Adopted && recorded.Term == c.Term && recorded.Term != 0 {
+		c.At, c.From, c.Reason, c.Cause, c.Steps = recorded.At, recorded.From, recorded.Reason, recorded.Cause, recorded.Steps
+	}
+	return c
 }
 
 // A Step is one act of one plugin within a Change.

@@ -72,7 +72,7 @@ func (m *Member) adopt(ctx context.Context, t Tenure) (Lease, error) {
 func (m *Member) resume(note Note, lease Lease) stateFn {
 	m.mu.Lock()
 	m.last = lease.Follows()
-	m.change = Change{Term: lease.Term(), Node: m.node.Name, From: m.last.Node, At: time.Now(), Reason: sdk.ReasonStart, Cause: "taken over from the process before"}
+	m.change = Change{Term: lease.Term(), Node: m.node.Name, From: m.last.Node, At: time.Now(), Reason: sdk.ReasonStart, Cause: "taken over from the process before", Adopted: true}
 	m.mu.Unlock()
 	return func(ctx context.Context) stateFn {
 		end := m.hold(lease)

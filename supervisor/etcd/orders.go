@@ -90,7 +90,7 @@ func (e *elector) Record(ctx context.Context, ch supervisor.Change) error {
 		if bad == nil && !old.Ended.IsZero() && ch.Ended.IsZero() {
 			return nil // overtaken by the end of the tenure
 		}
-		want := encode(ch)
+		want := encode(ch.Begin(old))
 		if string(rec.Value) == string(want) {
 			break
 		}

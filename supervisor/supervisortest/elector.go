@@ -386,6 +386,9 @@ func (e *elector) Request(ctx context.Context, r supervisor.Reservation) error {
 
 func (e *elector) Record(ctx context.Context, c supervisor.Change) error {
 	return alive(e.change(ctx, func(s *service) error {
+		for _, o := range s.history {
+			c = c.Begin(o)
+		}
 		s.history = slices.DeleteFunc(slices.Clone(s.history), func(o supervisor.Change) bool { return o.Term == c.Term })
 		s.history = append(s.history, c)
 		s.history = s.history[max(0, len(s.history)-100):]
