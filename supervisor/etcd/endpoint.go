@@ -196,18 +196,6 @@ func recordOf(p *mvccpb.KeyValue) record {
 
 func (e *endpoint) Watch(ctx context.Context, r span, from int64) <-chan batch {
 	out := make(chan batch, 1)
-	c, err := e.client(ctx)
-	if err != nil {
-		out <- batch{Err: e.explain(err)}
-		close(out)
-		return out
-	}
-	opts := []clientv3.OpOption{clientv3.WithRev(from), clientv3.WithPrevKV()}
-	if r.end != "" {
-		opts = append(opts, clientv3.WithRange(r.end))
-	}
-	// A member that is cut off from the others ends its watches.
-	in := c.Watch(clientv3.WithRequireLeader(ctx), r.key, opts...)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
@@ -216,29 +204,45 @@ func (e *endpoint) Watch(ctx context.Context, r span, from int64) <-chan batch {
 	}
 	e.wg.Go(func() {
 		defer close(out)
-		for w := range in {
-			b := batch{Events: make([]event, 0, len(w.Events))}
-			for _, ev := range w.Events {
-				b.Events = append(b.Events, event{
-					record:  recordOf(ev.Kv),
-					Deleted: ev.Type == clientv3.EventTypeDelete,
-					Prev:    recordOf(ev.PrevKv),
-				})
-			}
-			if err := w.Err(); err != nil {
-				b.Err = e.explain(err)
-			}
-			select {
-			case out <- b:
-			case <-ctx.Done():
-				return
-			}
-			if b.Err != nil {
-				return
-			}
-		}
+		e.feed(ctx, r, from, out)
 	})
 	return out
+}
+
+// feed is a watch from its beginning, which can take as long as the member
+// hangs, to its end.
+func (e *endpoint) feed(ctx context.Context, r span, from int64, out chan<- batch) {
+	c, err := e.client(ctx)
+	if err != nil {
+		out <- batch{Err: e.explain(err)}
+		return
+	}
+	opts := []clientv3.OpOption{clientv3.WithRev(from), clientv3.WithPrevKV(), clientv3.WithCreatedNotify()}
+	if r.end != "" {
+		opts = append(opts, clientv3.WithRange(r.end))
+	}
+	// A member that is cut off from the others ends its watches.
+	for w := range c.Watch(clientv3.WithRequireLeader(ctx), r.key, opts...) {
+		b := batch{Events: make([]event, 0, len(w.Events))}
+		for _, ev := range w.Events {
+			b.Events = append(b.Events, event{
+				record:  recordOf(ev.Kv),
+				Deleted: ev.Type == clientv3.EventTypeDelete,
+				Prev:    recordOf(ev.PrevKv),
+			})
+		}
+		if err := w.Err(); err != nil {
+			b.Err = e.explain(err)
+		}
+		select {
+		case out <- b:
+		case <-ctx.Done():
+			return
+		}
+		if b.Err != nil {
+			return
+		}
+	}
 }
 
 func (e *endpoint) Grant(ctx context.Context, ttl time.Duration) (int64, error) {

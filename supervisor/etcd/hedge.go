@@ -64,14 +64,17 @@ func (h *hedge) best() kv {
 	return h.ways[h.preferred]
 }
 
-// avoid makes the endpoint after the given one the preferred one.
-func (h *hedge) avoid(way kv) {
+// avoid makes the endpoint after the given one the preferred one. It reports
+// false when the given one was not preferred any more.
+func (h *hedge) avoid(way kv) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.ways[h.preferred] == way {
-		h.slow[h.preferred] = true
-		h.preferred = (h.preferred + 1) % len(h.ways)
+	if h.ways[h.preferred] != way {
+		return false
 	}
+	h.slow[h.preferred] = true
+	h.preferred = (h.preferred + 1) % len(h.ways)
+	return true
 }
 
 func (h *hedge) answered(i int, err error) {

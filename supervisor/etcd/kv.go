@@ -18,8 +18,9 @@ type kv interface {
 	// linearizable, also when it only reads.
 	Txn(ctx context.Context, t txn) (reply, error)
 	// Watch receives the changes of keys in r from revision from on, in
-	// order. It may stall without an error; it ends with ctx, or after a
-	// batch that has one.
+	// order; first a batch without any, when it has begun. It may stall
+	// without an error, also before that; it ends with ctx, or after a batch
+	// that has one. It never blocks the caller.
 	Watch(ctx context.Context, r span, from int64) <-chan batch
 	// Grant creates an etcd lease, which serves presence only.
 	Grant(ctx context.Context, ttl time.Duration) (lease int64, err error)

@@ -228,12 +228,16 @@ func (s *store) Grant(_ context.Context, ttl time.Duration) (int64, error) { ret
 
 func (s *store) Watch(ctx context.Context, r span, from int64) <-chan batch {
 	out := make(chan batch, 1)
+	out <- batch{}
 	go func() {
 		defer close(out)
 		for {
 			events, last, changed, err := s.since(r, from)
 			if err != nil {
-				out <- batch{Err: err}
+				select {
+				case out <- batch{Err: err}:
+				case <-ctx.Done():
+				}
 				return
 			}
 			from = max(from, last+1)

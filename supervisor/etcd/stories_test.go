@@ -297,6 +297,28 @@ func TestAHungWatchDelaysNobody(t *testing.T) {
 	})
 }
 
+func TestAWatchThatDoesNotBeginIsLeft(t *testing.T) {
+	story(t, func(l *lab) {
+		a := l.join("a", 3*second)
+		lease := l.primary(a)
+		h := newHost(l.store, "b", 1, 9)
+		h.clock.base = l.base
+		h.lines[0].setFaults(faults{stallFeed: 1})
+		l.hosts["b"] = h
+		b := l.join("b", 3*second)
+		l.sees(b, "held", isHeld)
+		time.Sleep(beginTimeout + second)
+		began := time.Now()
+		if err := lease.Announce(l.Context(), sdk.RolePrimary); err != nil {
+			l.Error(err)
+		}
+		l.sees(b, "primary", func(st supervisor.State) bool { return isHeld(st) && st.Primary.State == sdk.RolePrimary })
+		if took := time.Since(began); took > 50*time.Millisecond {
+			l.Errorf("seen after %v: the watch hangs still", took)
+		}
+	})
+}
+
 func TestAnEtcdOfThePastIsNotTrusted(t *testing.T) {
 	story(t, func(l *lab) {
 		a, b := l.join("a", 3*second), l.join("b", 3*second)

@@ -205,6 +205,9 @@ func poke(ch chan<- struct{}) {
 // refreshEvery is how often views are read again, whatever the watch tells.
 const refreshEvery = 10 * time.Second
 
+// beginTimeout is how long a watch may take to begin.
+const beginTimeout = 2 * time.Second
+
 // A feed is one watch and the views that live on it.
 type feed struct {
 	c     *Client
@@ -238,9 +241,8 @@ func (f *feed) leave() {
 	f.mu.Lock()
 	way := f.way
 	f.mu.Unlock()
-	if way != nil {
+	if way != nil && f.c.hedge.avoid(way) {
 		f.c.log.Info("the watch tells nothing, beginning anew at another endpoint", "endpoint", way.Name())
-		f.c.hedge.avoid(way)
 	}
 }
 
@@ -275,13 +277,19 @@ func (f *feed) watch(ctx context.Context, restart <-chan struct{}, from int64, b
 	}()
 	refresh := time.NewTicker(refreshEvery)
 	defer refresh.Stop()
+	begin := time.NewTimer(beginTimeout)
+	defer begin.Stop()
 	for {
 		select {
+		case <-begin.C:
+			f.leave()
+			return
 		case <-refresh.C:
 			// One watch of many can hang without the others. The next try is
 			// soon enough when this one fails.
 			_, _ = f.c.sync(ctx, f.all()...)
 		case b, ok := <-ch:
+			begin.Stop()
 			for _, v := range f.all() {
 				v.apply(breaks, b.Events...)
 			}
