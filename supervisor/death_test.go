@@ -41,7 +41,7 @@ func TestHistoryOfAnAdoptedTenure(t *testing.T) {
 		s.machine("db2").run()
 		s.wait(time.Second)
 		s.machine("db2").down(supervisor.ErrStop)
-		s.wait(time.Second)
+		s.wait(5 * time.Second)
 		s.order(func(ctx context.Context, c supervisor.Cluster) error {
 			history, err := c.History(ctx, "db")
 			if err != nil || len(history) != 3 {
