@@ -33,7 +33,7 @@ func (b *bench) thousand(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.close()) }()
-	w := &watched{primaries: make(map[string]supervisor.Primary), candidates: make(map[string]int), at: make(map[string]instant)}
+	w := &watched{primaries: make(map[string]supervisor.Primary), candidates: make(map[string]supervisor.Candidate), at: make(map[string]instant)}
 	watching, stop := context.WithCancelCause(ctx)
 	done := make(chan error, 1)
 	go func() { done <- w.run(watching, l.records.clients[0]) }() // joined below
@@ -143,9 +143,9 @@ config = { promote = ["/bin/true"], demote = ["/bin/true"] }
 // watched is what a watch has shown of all services.
 type watched struct {
 	mu         sync.Mutex
-	primaries  map[string]supervisor.Primary // by service
-	at         map[string]instant            // when each got the primary it has
-	candidates map[string]int                // by key, 1 while it is there
+	primaries  map[string]supervisor.Primary   // by service
+	at         map[string]instant              // when each got the primary it has
+	candidates map[string]supervisor.Candidate // by key
 }
 
 // run watches from the beginning of the records until ctx ends.
@@ -181,7 +181,11 @@ func (w *watched) see(key string, gone bool, value []byte) error {
 	case strings.HasPrefix(rest, "candidates/") && gone:
 		delete(w.candidates, key)
 	case strings.HasPrefix(rest, "candidates/"):
-		w.candidates[key] = 1
+		var c supervisor.Candidate
+		if err := json.Unmarshal(value, &c); err != nil {
+			return err
+		}
+		w.candidates[key] = c
 	}
 	return nil
 }
@@ -215,13 +219,20 @@ func (w *watched) taken(after instant) (all []time.Duration) {
 }
 
 func (w *watched) String() string {
-	by := make(map[string]int)
 	w.mu.Lock()
+	defer w.mu.Unlock()
+	by := make(map[string]int)
 	for _, p := range w.primaries {
 		by[p.Node]++
 	}
-	w.mu.Unlock()
-	return fmt.Sprintf("primaries %v and %d candidates", by, w.present())
+	without := make(map[string]int)
+	for key, c := range w.candidates {
+		service, _, _ := strings.Cut(strings.TrimPrefix(key, recordsPrefix), "/")
+		if _, ok := w.primaries[service]; !ok {
+			without[fmt.Sprintf("%s as %s: %s", c.Name, c.Role, c.Verdict)]++
+		}
+	}
+	return fmt.Sprintf("primaries %v, %d candidates, and without a primary %v", by, len(w.candidates), without)
 }
 
 // A load is what etcd has done so far.
