@@ -27,12 +27,16 @@ func (a *app) drainCommand() *cobra.Command {
 				return err
 			}
 			return a.order(c, "", func(ctx context.Context, way *contact) error {
+				services, err := led(ctx, way, node)
+				if err != nil {
+					return err
+				}
 				d.Node, d.Since, d.By = node, time.Now().UTC().Truncate(time.Second), a.operator()
 				if err := way.Drain(ctx, d); err != nil {
 					return err
 				}
 				fmt.Fprintf(a.stdout, "%s: drained\n", node)
-				return a.waitUntilFree(ctx, way, node, timeout)
+				return a.waitUntilFree(ctx, way, node, services, timeout)
 			})
 		},
 	}
@@ -70,34 +74,54 @@ func (a *app) nodeArg(args []string) (string, error) {
 	return a.nodeName()
 }
 
-// waitUntilFree returns when the node is primary of nothing, and says of each
-// service when that is so.
-func (a *app) waitUntilFree(ctx context.Context, way *contact, node string, timeout time.Duration) error {
+// led returns the services that a node is primary of.
+func led(ctx context.Context, way *contact, node string) ([]string, error) {
 	services, err := way.Services(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	leads, faults := make([]bool, len(services)), make([]error, len(services))
+	each(services, func(i int, service string) {
+		var s supervisor.State
+		s, faults[i] = way.State(ctx, service)
+		leads[i] = holdsRole(s, node)
+	})
+	var found []string
+	for i, service := range services {
+		if leads[i] {
+			found = append(found, service)
+		}
+	}
+	return found, errors.Join(faults...)
+}
+
+// holdsRole reports whether the records name the node as primary, and nobody
+// may take the role from it.
+func holdsRole(s supervisor.State, node string) bool {
+	return s.Primary != nil && !s.Vacant && s.Primary.Node == node
+}
+
+// waitUntilFree returns when the node is primary of none of the services, and
+// says of each when that is so.
+func (a *app) waitUntilFree(ctx context.Context, way *contact, node string, services []string, timeout time.Duration) error {
 	var mu sync.Mutex
 	var stuck []error
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not within %s", timeout))
 	defer cancel()
 	each(services, func(_ int, service string) {
-		began, led := time.Now(), false
+		began := time.Now()
 		var last supervisor.State
-		for s := range way.Watch(ctx, service) {
-			if last = s; s.Unreachable == "" && (s.Primary == nil || s.Vacant || s.Primary.Node != node) {
-				break
+		for last = range way.Watch(ctx, service) {
+			if last.Unreachable == "" && !holdsRole(last, node) {
+				mu.Lock()
+				defer mu.Unlock()
+				fmt.Fprintf(a.stdout, "%s: %s left the role after %s\n", service, node, short(time.Since(began)))
+				return
 			}
-			led = true
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		switch {
-		case ctx.Err() != nil:
-			stuck = append(stuck, fmt.Errorf("hand over %s: %w%s", service, context.Cause(ctx), whereItStands(last)))
-		case led:
-			fmt.Fprintf(a.stdout, "%s: %s left the role after %s\n", service, node, short(time.Since(began)))
-		}
+		stuck = append(stuck, fmt.Errorf("hand over %s: %w%s", service, context.Cause(ctx), whereItStands(last)))
 	})
 	return errors.Join(stuck...)
 }
