@@ -52,7 +52,7 @@ func (m *Member) do(ctx context.Context, p *part, t sdk.Transition, abort <-chan
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(errors.New("the act is over"))
 	m.mu.Lock()
-	plugin := p.plugin
+	plugin := p.def().plugin
 	p.running++
 	m.doing = fmt.Sprintf("%s %s", t.Action, p.Name)
 	m.tell()

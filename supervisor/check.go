@@ -60,10 +60,10 @@ type health struct {
 
 // counts reports whether the part's checks count in the phase.
 func (p *part) counts(on On) bool {
-	when := p.Check.On
+	when := p.def().Check.On
 	if when == "" {
 		when = OnBoth
-		if p.plugin.Describe().Can(sdk.CanPromote) {
+		if p.def().plugin.Describe().Can(sdk.CanPromote) {
 			when = OnPrimary
 		}
 	}
@@ -76,7 +76,7 @@ func (m *Member) check(ctx context.Context, p *part) {
 	var during *phase
 	for ctx.Err() == nil {
 		m.mu.Lock()
-		ph, pokes, policy, plugin := m.phase, m.phase.pokes, p.Check, p.plugin
+		ph, pokes, policy, plugin := m.phase, m.phase.pokes, p.def().Check, p.def().plugin
 		role, term, ballot := m.role, m.state.Term.Term, m.ballot
 		can, ranks := plugin.Describe().Can(sdk.CanCheck), plugin.Describe().Can(sdk.CanRank)
 		m.mu.Unlock()
@@ -152,7 +152,7 @@ func (m *Member) fitness() (bool, string) {
 			fit = false
 			said = append(said, fmt.Sprintf("%s: renewals do not arrive: %v", p.Name, err))
 		}
-		if !p.plugin.Describe().Can(sdk.CanCheck) || !p.counts(m.phase.on) {
+		if !p.def().plugin.Describe().Can(sdk.CanCheck) || !p.counts(m.phase.on) {
 			continue
 		}
 		switch {
@@ -183,7 +183,7 @@ func (m *Member) positions() (map[string]string, sdk.Term) {
 	var at map[string]string
 	ballot := m.ballot
 	for _, p := range m.parts {
-		if !p.plugin.Describe().Can(sdk.CanRank) {
+		if !p.def().plugin.Describe().Can(sdk.CanRank) {
 			continue
 		}
 		if at == nil {

@@ -75,10 +75,10 @@ func (m *Member) leave(ctx context.Context, lease Lease, e ending, budget time.D
 		held = noLease{term: m.predecessor().Term}
 	}
 	for _, p := range slices.Backward(m.parts) {
-		if !p.promoted || !p.plugin.Describe().Can(sdk.CanDemote) {
+		if !p.promoted || !p.def().plugin.Describe().Can(sdk.CanDemote) {
 			continue
 		}
-		policy := p.Demote
+		policy := p.def().Demote
 		if budget > 0 {
 			left := budget - m.clock.Now().Sub(began)
 			if left <= 0 {
@@ -136,7 +136,7 @@ func (m *Member) force(lease Lease, e ending) error {
 	var running sync.WaitGroup
 	errs := make([]error, len(m.parts))
 	for i, p := range m.parts {
-		if p.promoted && p.plugin.Describe().Can(sdk.CanDemote) {
+		if p.promoted && p.def().plugin.Describe().Can(sdk.CanDemote) {
 			t := m.transition(sdk.Demote, p, held.Term(), e)
 			t.Mode = sdk.Forced
 			running.Go(func() { errs[i] = m.forceOne(ctx, held, p, t) })
@@ -202,11 +202,11 @@ func (m *Member) forceOne(ctx context.Context, lease Lease, p *part, t sdk.Trans
 	var err error
 	for ; ; t.Attempt++ {
 		lost := isClosed(lease.Lost())
-		t.Timeout, t.LeaseUntil = p.Demote.Timeout, lease.Until()
+		t.Timeout, t.LeaseUntil = p.def().Demote.Timeout, lease.Until()
 		if lost {
 			t.Timeout = max(t.LeaseUntil.Sub(m.clock.Now()), m.timing.Forced())
 		}
-		err = m.kill(ctx, p.plugin)
+		err = m.kill(ctx, p.def().plugin)
 		if err != nil {
 			err = fmt.Errorf("end what runs of %s: %w", p.Name, err)
 		} else {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/deputy-ha/deputy/sdk"
@@ -74,13 +75,28 @@ type Member struct {
 
 // A part is one plugin of the service with what is known about it.
 type part struct {
-	Part
-	plugin   Plugin
-	promoted bool // may act as primary
-	running  int  // acts that have not ended, those given up included
+	Name     string
+	defined  atomic.Pointer[defined] // replaced by Reload
+	promoted bool                    // may act as primary
+	running  int                     // acts that have not ended, those given up included
 	health   health
 	renewing renewing
 }
+
+// A defined is a part as defined at one time.
+type defined struct {
+	Part
+	plugin Plugin
+}
+
+func newPart(p Part, plugin Plugin) *part {
+	n := &part{Name: p.Name}
+	n.defined.Store(&defined{p, plugin})
+	return n
+}
+
+// def returns the part as it is defined now.
+func (p *part) def() *defined { return p.defined.Load() }
 
 // An ending is why a role is left.
 type ending struct {
@@ -112,7 +128,7 @@ func NewMember(s Setup) (*Member, error) {
 		state:   State{Service: s.Service.Name},
 	}
 	for i, p := range s.Service.Parts {
-		m.parts = append(m.parts, &part{Part: p, plugin: s.Plugins[i]})
+		m.parts = append(m.parts, newPart(p, s.Plugins[i]))
 	}
 	return m, nil
 }
@@ -299,7 +315,7 @@ func (m *Member) status() Status {
 	}
 	for _, p := range m.parts {
 		s.Parts = append(s.Parts, PartStatus{
-			Name: p.Name, Use: p.Use, Promoted: p.promoted,
+			Name: p.Name, Use: p.def().Use, Promoted: p.promoted,
 			Checked: p.health.answered, Fit: !p.health.answered || p.health.fit,
 			Detail: p.health.detail, At: p.health.at,
 		})
@@ -373,7 +389,7 @@ func (m *Member) Reload(s Service, plugins []Plugin) error {
 		return fmt.Errorf("reload %s: its plugins are not the ones in force: restart the service's process, its role is handed over where it is primary", s.Name)
 	}
 	for i, p := range m.parts {
-		p.Part, p.plugin = s.Parts[i], plugins[i]
+		p.defined.Store(&defined{s.Parts[i], plugins[i]})
 	}
 	m.service = s
 	m.phase.poke()

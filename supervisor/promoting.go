@@ -54,7 +54,7 @@ func (m *Member) worthwhile(ctx context.Context, lease Lease) error {
 // again, or nil.
 func (m *Member) promote(ctx context.Context, lease Lease, e ending) *ending {
 	for _, p := range m.parts {
-		if !p.plugin.Describe().Can(sdk.CanPromote) {
+		if !p.def().plugin.Describe().Can(sdk.CanPromote) {
 			continue
 		}
 		if leave := m.leaving(ctx, lease); leave != nil {
@@ -66,7 +66,7 @@ func (m *Member) promote(ctx context.Context, lease Lease, e ending) *ending {
 			m.mark(p, false)
 			return &ending{sdk.ReasonUnfit, fmt.Errorf("run directory not written: %w", err)}
 		}
-		r := m.try(ctx, lease, p, m.transition(sdk.Promote, p, lease.Term(), e), p.Promote)
+		r := m.try(ctx, lease, p, m.transition(sdk.Promote, p, lease.Term(), e), p.def().Promote)
 		if leave := m.leaving(ctx, lease); leave != nil {
 			return leave
 		}
@@ -101,12 +101,12 @@ func (m *Member) mark(p *part, promoted bool) {
 func (m *Member) fence(ctx context.Context, lease Lease, victim sdk.Peer, e ending) error {
 	var errs []error
 	for _, p := range m.parts {
-		if !p.plugin.Describe().Can(sdk.CanFence) {
+		if !p.def().plugin.Describe().Can(sdk.CanFence) {
 			continue
 		}
 		t := m.transition(sdk.Fence, p, lease.Term(), e)
 		t.Primary = victim
-		r := m.try(ctx, lease, p, t, p.Promote)
+		r := m.try(ctx, lease, p, t, p.def().Promote)
 		if r.Outcome.OK() {
 			return nil
 		}

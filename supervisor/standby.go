@@ -190,7 +190,7 @@ func witnesses(s State, self Candidate) (told []Candidate, all bool) {
 func (m *Member) rank(ctx context.Context, told []Candidate, self Candidate) map[string]sdk.Order {
 	orders := map[string]sdk.Order{}
 	for _, p := range m.parts {
-		if !p.plugin.Describe().Can(sdk.CanRank) {
+		if !p.def().plugin.Describe().Can(sdk.CanRank) {
 			continue
 		}
 		others := map[string]string{}
@@ -200,8 +200,8 @@ func (m *Member) rank(ctx context.Context, told []Candidate, self Candidate) map
 		if len(others) == 0 {
 			continue
 		}
-		asked, cancel := context.WithTimeoutCause(ctx, p.Check.Timeout, fmt.Errorf("no answer within %s", p.Check.Timeout))
-		said, err := p.plugin.Rank(asked, self.Positions[p.Name], others)
+		asked, cancel := context.WithTimeoutCause(ctx, p.def().Check.Timeout, fmt.Errorf("no answer within %s", p.def().Check.Timeout))
+		said, err := p.def().plugin.Rank(asked, self.Positions[p.Name], others)
 		cancel()
 		if err != nil {
 			m.log.Warn("positions not compared", "plugin", p.Name, "cause", err)
@@ -337,12 +337,12 @@ func (m *Member) unfollow() {
 func (m *Member) followOnce(ctx context.Context, primary Primary) bool {
 	e := ending{sdk.ReasonElection, fmt.Errorf("%s is primary", primary.Node)}
 	for _, p := range m.parts {
-		if !p.plugin.Describe().Can(sdk.CanFollow) {
+		if !p.def().plugin.Describe().Can(sdk.CanFollow) {
 			continue
 		}
 		t := m.transition(sdk.Follow, p, primary.Term, e)
 		t.Primary = sdk.Peer{Node: primary.Node, Address: primary.Address}
-		for t.Timeout = p.Promote.Timeout; !m.do(ctx, p, t, nil).Outcome.OK(); t.Attempt++ {
+		for t.Timeout = p.def().Promote.Timeout; !m.do(ctx, p, t, nil).Outcome.OK(); t.Attempt++ {
 			m.pause(ctx, max(m.timing.Renew, backoff(t.Attempt)), nil)
 			if s, _ := m.election(); ctx.Err() != nil || s.Primary == nil || s.Primary.Term != primary.Term {
 				return false

@@ -26,7 +26,7 @@ func (m *Member) start(ctx context.Context) stateFn {
 	}
 	for _, p := range m.parts {
 		// What is not known to be demoted may be primary.
-		p.promoted = p.plugin.Describe().Can(sdk.CanDemote)
+		p.promoted = p.def().plugin.Describe().Can(sdk.CanDemote)
 	}
 	m.mu.Unlock()
 
@@ -82,11 +82,11 @@ func (m *Member) resume(note Note, lease Lease) stateFn {
 		}
 		e := ending{sdk.ReasonStart, errors.New("taken over from the process before")}
 		for _, p := range m.parts {
-			if !p.plugin.Describe().Can(sdk.CanPromote) {
+			if !p.def().plugin.Describe().Can(sdk.CanPromote) {
 				continue
 			}
 			t := m.transition(sdk.Promote, p, lease.Term(), e)
-			t.Timeout, t.LeaseUntil = p.Promote.Timeout, lease.Until()
+			t.Timeout, t.LeaseUntil = p.def().Promote.Timeout, lease.Until()
 			r := m.do(ctx, p, t, lease.Lost())
 			if r.Outcome != sdk.Already {
 				e.cause = fmt.Errorf("adopt: %s is not primary as the process before left it: %s %s", p.Name, r.Outcome, r.Detail)

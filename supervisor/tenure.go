@@ -28,7 +28,7 @@ func (m *Member) hold(lease Lease) func() {
 	m.lease = lease
 	for _, p := range m.parts {
 		p.renewing = renewing{}
-		if p.plugin.Describe().Can(sdk.CanRenew) {
+		if p.def().plugin.Describe().Can(sdk.CanRenew) {
 			p.renewing.until = make(chan sdk.Instant, 1)
 			running.Go(func() { m.renew(ctx, lease, p) })
 		}
@@ -87,18 +87,19 @@ func (m *Member) deliver(ctx context.Context, lease Lease) {
 // renew extends what expires by itself in one part.
 func (m *Member) renew(ctx context.Context, lease Lease, p *part) {
 	m.mu.Lock()
-	plugin, inbox := p.plugin, p.renewing.until
+	inbox := p.renewing.until
 	m.mu.Unlock()
-	patience := plugin.Describe().GuardTTL
-	if patience == 0 {
-		patience = m.timing.Lost
-	}
 	for {
 		var until sdk.Instant
 		select {
 		case until = <-inbox:
 		case <-ctx.Done():
 			return
+		}
+		plugin := p.def().plugin
+		patience := plugin.Describe().GuardTTL
+		if patience == 0 {
+			patience = m.timing.Lost
 		}
 		bounded, cancel := context.WithTimeoutCause(ctx, m.timing.Renew, fmt.Errorf("no answer within %s", m.timing.Renew))
 		err := plugin.Renew(bounded, until)
