@@ -21,8 +21,9 @@ const (
 	// callTimeout bounds a call whose caller sets no deadline.
 	callTimeout = 5 * time.Second
 	// maxAttempts is how many attempts may be under way at one endpoint for
-	// one call.
-	maxAttempts = 5
+	// one call: enough for a fresh one after each delay, since etcd forgets
+	// what it is asked while it has no leader.
+	maxAttempts = int(attemptTimeout / hedgeDelay)
 )
 
 // A hedge asks several endpoints for one answer. It begins with the one that
