@@ -39,7 +39,7 @@ func (m *Member) hold(lease Lease) func() {
 	running.Go(func() { m.deliver(ctx, lease) })
 	running.Go(func() { m.scribe.write(ctx, m, lease) })
 	return func() {
-		m.scribe.finish(m.timing.Renew)
+		m.scribe.finish(m.timing.TTL)
 		cancel(errors.New("the tenure is over"))
 		running.Wait()
 		m.mu.Lock()
