@@ -64,7 +64,7 @@ func TestKilled(t *testing.T) {
 }
 
 func TestTableAsJSON(t *testing.T) {
-	table := Arithmetic(parse(t, small))
+	table := Arithmetic(parse(t, "ttl = '3s'\n"+small))
 	text, err := json.Marshal(table)
 	if err != nil {
 		t.Fatal(err)

@@ -27,7 +27,7 @@ const small = "[[plugin]]\nuse = 'vip'\nconfig = { address = '192.0.2.10/32', we
 func TestHashIsOfTheMeaning(t *testing.T) {
 	want := parse(t, small).Hash
 	for name, src := range map[string]string{
-		"defaults spelt out": "ttl = '3000ms'\npriority = 100\nuser = 'deputy'\non_behind = 'refuse'\n" + small +
+		"defaults spelt out": "ttl = '4000ms'\npriority = 100\nuser = 'deputy'\non_behind = 'refuse'\n" + small +
 			"name = 'vip'\npromote = { retries = 2, timeout = '0.5m' }\ncheck = { fall = 3 }\n",
 		"order of keys, comments and spelling": "# a comment\n[[plugin]]\nconfig.weight = 0x1\nconfig.address = \"\"\"192.0.2.10/32\"\"\"\n'use' = \"vip\"",
 		"what differs between nodes":           "priority = 7\ndescription = 'the second node'\n" + small,
@@ -37,7 +37,7 @@ func TestHashIsOfTheMeaning(t *testing.T) {
 		}
 	}
 	for name, src := range map[string]string{
-		"ttl":      "ttl = '4s'\n" + small,
+		"ttl":      "ttl = '5s'\n" + small,
 		"preempt":  "preempt = true\n" + small,
 		"timeout":  small + "promote.timeout = '31s'\n",
 		"on":       small + "check.on = 'both'\n",
