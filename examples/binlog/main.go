@@ -95,8 +95,18 @@ func sinceBoot() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
+// used is the CPU time of this process so far: it began at least so long ago,
+// as starting a process takes time as well.
+func used() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &ts); err != nil {
+		panic(err) // the clock exists since Linux 2.6.12
+	}
+	return time.Duration(ts.Nano())
+}
+
 func main() {
-	began := sinceBoot()
+	began := sinceBoot() - used()
 	if len(os.Args) < 2 {
 		fmt.Fprint(os.Stderr, usage)
 		os.Exit(exitUsage)

@@ -42,6 +42,7 @@ type benchFlags struct {
 	times    int
 	services int
 	watch    time.Duration
+	ttl      time.Duration
 	short    bool
 }
 
@@ -50,6 +51,7 @@ func (b *benchFlags) register(f *flag.FlagSet) {
 	f.IntVar(&b.times, "n", 20, "how often each change of role is repeated")
 	f.IntVar(&b.services, "services", 1000, "services of the part thousand")
 	f.DurationVar(&b.watch, "watch", time.Minute, "how long the parts idle and thousand measure")
+	f.DurationVar(&b.ttl, "ttl", 0, "another ttl for the parts switchover, etcd-killed, etcd-stopped and idle")
 	f.BoolVar(&b.short, "short", false, "as -n 3 -services 100 -watch 10s, and worst cases are shown but not judged")
 }
 
@@ -70,6 +72,7 @@ func (b *benchFlags) run(ctx context.Context, o options, out io.Writer) error {
 		fmt.Fprintf(out, "%s: %s\n", p.name, p.about)
 		run := &bench{benchFlags: *b, options: o, part: p.name, out: out}
 		run.dir = filepath.Join(o.dir, p.name)
+		run.options.ttl = b.ttl
 		if err := os.Mkdir(run.dir, 0o755); err != nil {
 			return err
 		}
@@ -354,7 +357,7 @@ const faultFor = 4 * time.Second
 func (b *bench) killLeader(ctx context.Context, l *lab) error {
 	m := l.etcd.Member(max(0, l.etcd.Leader(ctx)))
 	m.Kill()
-	if err := rest(ctx, faultFor); err != nil {
+	if err := rest(ctx, max(faultFor, b.benchFlags.ttl+time.Second)); err != nil {
 		return err
 	}
 	return m.Restart(ctx)
@@ -365,7 +368,7 @@ func (b *bench) stopLeader(ctx context.Context, l *lab) error {
 	if err := m.Stop(); err != nil {
 		return err
 	}
-	if err := rest(ctx, faultFor); err != nil {
+	if err := rest(ctx, max(faultFor, b.benchFlags.ttl+time.Second)); err != nil {
 		return err
 	}
 	if err := m.Continue(); err != nil {
