@@ -164,7 +164,10 @@ func (p *pulse) run(ctx context.Context) {
 
 	cause := p.renew(ctx)
 	p.end(cause)
-	if errors.Is(cause, errRetired) {
+	switch {
+	case errors.Is(cause, errStopped):
+		return // nothing takes its place; leave deletes it
+	case errors.Is(cause, errRetired):
 		p.remove(ctx)
 	}
 	if p.c.clock.Now() < began.Add(p.timing.Renew) {
@@ -177,16 +180,26 @@ func (p *pulse) run(ctx context.Context) {
 // process to adopt. If that cannot be done the pulse falls silent.
 func (p *pulse) remove(ctx context.Context) {
 	p.mu.Lock()
-	idle, t := !p.kept && p.rev != 0 && len(p.leases) == 0, txn{
-		If:   []cond{is(p.key, p.rev)},
-		Then: []op{remove(one(p.key))},
-	}
+	idle, rev, last := !p.kept && p.rev != 0 && len(p.leases) == 0, p.rev, p.count
 	p.mu.Unlock()
-	if !idle {
-		return
-	}
-	if _, err := p.c.txn(ctx, t); err != nil {
-		p.c.log.Info("cannot delete the pulse, it will fall silent", "pulse", p.id, "cause", err)
+	for idle {
+		r, err := p.c.txn(ctx, txn{
+			If:   []cond{is(p.key, rev)},
+			Then: []op{remove(one(p.key))},
+			Else: []op{get(one(p.key))},
+		})
+		if err != nil {
+			p.c.log.Info("cannot delete the pulse, it will fall silent", "pulse", p.id, "cause", err)
+			return
+		}
+		if r.OK {
+			return
+		}
+		// A value whose answer was not waited for was written after all.
+		rec := r.first(0)
+		found, err := decode[pulseRecord](rec)
+		idle = rec.exists() && err == nil && found.Count <= last && rec.Mod != rev
+		rev = rec.Mod
 	}
 }
 
