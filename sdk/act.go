@@ -56,7 +56,6 @@ const (
 	ReasonStop       Reason = "stop"       // the supervisor is told to stop
 	ReasonUndo       Reason = "undo"       // a hand-over that did not finish is taken back
 	ReasonClear      Reason = "clear"      // an operator has put things right
-	ReasonRemove     Reason = "remove"     // the service is forgotten
 )
 
 // A Peer is a node as others reach it.

@@ -48,12 +48,7 @@ func Ranking(s State) []Place {
 		places = append(places, p)
 	}
 	slices.SortStableFunc(places, func(a, b Place) int {
-		return cmp.Or(
-			-cmpBool(a.Eligible, b.Eligible),
-			cmpBool(a.Held, b.Held),
-			cmp.Compare(b.Priority, a.Priority),
-			cmp.Compare(a.Name, b.Name),
-		)
+		return cmp.Or(-cmpBool(a.Eligible, b.Eligible), order(a.Candidate, b.Candidate))
 	})
 	return places
 }
@@ -131,7 +126,7 @@ func judge(s State, b ballot) verdict {
 	}
 	place := 0
 	for _, c := range Ranking(withSelf(s, b.self)) {
-		if c.Eligible && c.Name != b.self.Name && b.orders[c.Name] != sdk.Ahead && before(c.Candidate, b.self) {
+		if c.Eligible && c.Name != b.self.Name && b.orders[c.Name] != sdk.Ahead && order(c.Candidate, b.self) < 0 {
 			place++
 		}
 	}
@@ -145,9 +140,9 @@ func judge(s State, b ballot) verdict {
 	return verdict{lead: true, at: s.VacantAt.Add(wait), why: why}
 }
 
-// before reports whether a comes before b where their data is equal.
-func before(a, b Candidate) bool {
-	return cmp.Or(cmpBool(a.Held, b.Held), cmp.Compare(b.Priority, a.Priority), cmp.Compare(a.Name, b.Name)) < 0
+// order compares the places of a and b where their data is equal.
+func order(a, b Candidate) int {
+	return cmp.Or(cmpBool(a.Held, b.Held), cmp.Compare(b.Priority, a.Priority), cmp.Compare(a.Name, b.Name))
 }
 
 // withSelf returns s with this node's own candidacy as it is now, whatever of
