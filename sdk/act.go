@@ -89,22 +89,22 @@ type Outcome string
 
 // The outcomes of an act.
 const (
-	Done      Outcome = "done"
-	Already   Outcome = "already"          // nothing had to be done
-	Unchanged Outcome = "failed-unchanged" // failed, and what was before still is
-	Unknown   Outcome = "failed-unknown"   // failed, and may be primary
-	StaleTerm Outcome = "stale-term"       // a newer term was seen; nothing changed
+	OutcomeDone      Outcome = "done"
+	OutcomeAlready   Outcome = "already"          // nothing had to be done
+	OutcomeUnchanged Outcome = "failed-unchanged" // failed, and what was before still is
+	OutcomeUnknown   Outcome = "failed-unknown"   // failed, and may be primary
+	OutcomeStaleTerm Outcome = "stale-term"       // a newer term was seen; nothing changed
 )
 
 // OK reports whether the part is in the role that was asked for.
-func (o Outcome) OK() bool { return o == Done || o == Already }
+func (o Outcome) OK() bool { return o == OutcomeDone || o == OutcomeAlready }
 
 // A Result is a plugin's answer to a Transition.
 type Result struct {
 	Outcome    Outcome       `json:"outcome"`
 	Detail     string        `json:"detail,omitempty"`         // what was seen, for people
-	Refused    bool          `json:"refused,omitempty"`        // with Unchanged: asking again is of no use
-	RetryAfter time.Duration `json:"retry_after_ns,omitempty"` // with Unchanged: not before
+	Refused    bool          `json:"refused,omitempty"`        // with OutcomeUnchanged: asking again is of no use
+	RetryAfter time.Duration `json:"retry_after_ns,omitempty"` // with OutcomeUnchanged: not before
 }
 
 // Err returns nil for a result that is OK, else an error that tells the
@@ -114,7 +114,7 @@ func (r Result) Err() error {
 	case r.Outcome.OK():
 		return nil
 	case r.Outcome == "":
-		return fmt.Errorf("%s: no outcome", Unknown)
+		return fmt.Errorf("%s: no outcome", OutcomeUnknown)
 	case r.Refused:
 		return fmt.Errorf("refused: %s", r.Detail)
 	case r.Detail == "":

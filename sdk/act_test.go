@@ -7,12 +7,12 @@ func TestResultTellsWhatWasSeen(t *testing.T) {
 		result Result
 		want   string // empty: no error
 	}{
-		{Result{Outcome: Done}, ""},
-		{Result{Outcome: Already, Detail: "was up"}, ""},
-		{Result{Outcome: Unknown}, "failed-unknown"},
-		{Result{Outcome: Unknown, Detail: "exit status 1"}, "failed-unknown: exit status 1"},
-		{Result{Outcome: Unchanged, Refused: true, Detail: "no carrier"}, "refused: no carrier"},
-		{Result{Outcome: StaleTerm, Detail: "term 9 was seen"}, "stale-term: term 9 was seen"},
+		{Result{Outcome: OutcomeDone}, ""},
+		{Result{Outcome: OutcomeAlready, Detail: "was up"}, ""},
+		{Result{Outcome: OutcomeUnknown}, "failed-unknown"},
+		{Result{Outcome: OutcomeUnknown, Detail: "exit status 1"}, "failed-unknown: exit status 1"},
+		{Result{Outcome: OutcomeUnchanged, Refused: true, Detail: "no carrier"}, "refused: no carrier"},
+		{Result{Outcome: OutcomeStaleTerm, Detail: "term 9 was seen"}, "stale-term: term 9 was seen"},
 		{Result{}, "failed-unknown: no outcome"},
 	} {
 		got := ""

@@ -1,6 +1,10 @@
 package sdk
 
-import "time"
+import (
+	"syscall"
+	"time"
+	"unsafe"
+)
 
 // An Instant is a time on CLOCK_BOOTTIME, in nanoseconds since boot. It goes
 // on during suspend and no clock step moves it. It means nothing on another
@@ -12,3 +16,15 @@ func (i Instant) Add(d time.Duration) Instant { return i + Instant(d) }
 
 // Sub returns the time from u to i.
 func (i Instant) Sub(u Instant) time.Duration { return time.Duration(i - u) }
+
+// clockBoottime is CLOCK_BOOTTIME of linux/time.h.
+const clockBoottime = 7
+
+// Now reads CLOCK_BOOTTIME.
+func Now() Instant {
+	var ts syscall.Timespec
+	if _, _, errno := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, clockBoottime, uintptr(unsafe.Pointer(&ts)), 0); errno != 0 {
+		panic(errno) // the clock exists since Linux 2.6.39
+	}
+	return Instant(ts.Nano())
+}

@@ -79,9 +79,9 @@ func (m *Member) do(ctx context.Context, p *part, t sdk.Transition, abort <-chan
 	select {
 	case r = <-ended:
 	case <-abort:
-		r = sdk.Result{Outcome: sdk.Unknown, Detail: "cut short"}
+		r = sdk.Result{Outcome: sdk.OutcomeUnknown, Detail: "cut short"}
 	case <-late.C():
-		r = sdk.Result{Outcome: sdk.Unknown, Detail: fmt.Sprintf("has not ended %s after its timeout of %s", overdue, t.Timeout)}
+		r = sdk.Result{Outcome: sdk.OutcomeUnknown, Detail: fmt.Sprintf("has not ended %s after its timeout of %s", overdue, t.Timeout)}
 		if err := m.kill(ctx, plugin); err != nil {
 			r.Detail += ": " + err.Error()
 		}
@@ -128,14 +128,14 @@ func (m *Member) try(ctx context.Context, lease Lease, p *part, t sdk.Transition
 	for {
 		if m.busy(p) {
 			// It could come after whatever is seen now; only force helps.
-			return sdk.Result{Outcome: sdk.Unknown, Detail: "an earlier act has not ended"}
+			return sdk.Result{Outcome: sdk.OutcomeUnknown, Detail: "an earlier act has not ended"}
 		}
 		t.Timeout, t.LeaseUntil = policy.Timeout, lease.Until()
 		if t.Action == sdk.Promote && t.LeaseUntil <= m.clock.Now() {
-			return sdk.Result{Outcome: sdk.Unchanged, Detail: "the lease has run out"}
+			return sdk.Result{Outcome: sdk.OutcomeUnchanged, Detail: "the lease has run out"}
 		}
 		r := m.do(ctx, p, t, lease.Lost())
-		if r.Outcome.OK() || r.Refused || r.Outcome == sdk.StaleTerm || t.Attempt > policy.Retries {
+		if r.Outcome.OK() || r.Refused || r.Outcome == sdk.OutcomeStaleTerm || t.Attempt > policy.Retries {
 			return r
 		}
 		m.pause(ctx, max(r.RetryAfter, backoff(t.Attempt)), lease.Lost())

@@ -84,7 +84,7 @@ func chaos(t *testing.T, seed uint64) {
 			m.LoseReply()
 		case 11:
 			b := Behaviour{Takes: time.Duration(rnd.Int64N(int64(s.service.TTL)))}
-			b.Outcome = []sdk.Outcome{"", sdk.Unknown, sdk.Unchanged}[rnd.IntN(3)]
+			b.Outcome = []sdk.Outcome{"", sdk.OutcomeUnknown, sdk.OutcomeUnchanged}[rnd.IntN(3)]
 			b.Deaf = rnd.IntN(2) == 0
 			part.Next(acts[rnd.IntN(2)], b)
 		case 12:

@@ -194,7 +194,7 @@ func TestStartTakesDownWhatIsLeft(t *testing.T) {
 func TestStartCannotTakeDownWhatIsLeft(t *testing.T) {
 	story(t, func(s *scene) {
 		s.machine("db1").parts["vip"].Break(true, "left behind by nobody knows whom")
-		s.machine("db1").parts["vip"].Always(sdk.Demote, Behaviour{Outcome: sdk.Unknown, Detail: "no permission"})
+		s.machine("db1").parts["vip"].Always(sdk.Demote, Behaviour{Outcome: sdk.OutcomeUnknown, Detail: "no permission"})
 		s.run("db1")
 		s.wait(time.Second)
 		s.machine("db1").is(sdk.RoleFailed)

@@ -89,7 +89,7 @@ func TestSwitchoverIsUndone(t *testing.T) {
 	story(t, func(s *scene) {
 		s.run("db1", "db2")
 		s.wait(time.Second)
-		s.machine("db1").parts["disk"].Always(sdk.Demote, Behaviour{Outcome: sdk.Unchanged, Refused: true, Detail: "a backup is running"})
+		s.machine("db1").parts["disk"].Always(sdk.Demote, Behaviour{Outcome: sdk.OutcomeUnchanged, Refused: true, Detail: "a backup is running"})
 		s.switchover("db2")
 		s.wait(time.Second)
 		s.machine("db1").is(sdk.RolePrimary)
@@ -216,7 +216,7 @@ func TestLeaseLostWhilePromoting(t *testing.T) {
 func TestPromotionFails(t *testing.T) {
 	story(t, func(s *scene) {
 		s.service.Parts[1].Promote.Retries = 1
-		s.machine("db1").parts["vip"].Always(sdk.Promote, Behaviour{Outcome: sdk.Unknown, Detail: "exit status 1"})
+		s.machine("db1").parts["vip"].Always(sdk.Promote, Behaviour{Outcome: sdk.OutcomeUnknown, Detail: "exit status 1"})
 		s.run("db1", "db2")
 		s.wait(5 * time.Second)
 		s.machine("db2").is(sdk.RolePrimary)
@@ -226,7 +226,7 @@ func TestPromotionFails(t *testing.T) {
 
 func TestPromotionFailsEverywhere(t *testing.T) {
 	story(t, func(s *scene) {
-		s.machine("db1").parts["vip"].Next(sdk.Promote, Behaviour{Outcome: sdk.Unchanged, Refused: true, Detail: "no carrier"})
+		s.machine("db1").parts["vip"].Next(sdk.Promote, Behaviour{Outcome: sdk.OutcomeUnchanged, Refused: true, Detail: "no carrier"})
 		s.run("db1")
 		s.says("nobody else takes the role, so db1 tries again within a ttl")
 		s.wait(5 * time.Second)
@@ -359,7 +359,7 @@ func TestFencesTheLostPrimary(t *testing.T) {
 		db1.kill()
 		db1.parts["disk"].Break(false, "off")
 		db1.parts["vip"].Break(false, "off")
-		s.machine("db2").parts["power"].Next(sdk.Fence, Behaviour{Outcome: sdk.Unchanged, Refused: true, Detail: "no answer from the power switch"})
+		s.machine("db2").parts["power"].Next(sdk.Fence, Behaviour{Outcome: sdk.OutcomeUnchanged, Refused: true, Detail: "no answer from the power switch"})
 		s.wait(20 * time.Second)
 		s.machine("db2").is(sdk.RolePrimary)
 	})
@@ -433,7 +433,7 @@ func TestBehindPromotesWhereToldTo(t *testing.T) {
 		s.machine("db1").parts["data"].Fit("5")
 		s.machine("db2").parts["data"].Fit("7")
 		s.machine("db3").parts["data"].Fit("9")
-		s.machine("db2").parts["disk"].Always(sdk.Promote, Behaviour{Outcome: sdk.Unchanged, Refused: true, Detail: "no space"})
+		s.machine("db2").parts["disk"].Always(sdk.Promote, Behaviour{Outcome: sdk.OutcomeUnchanged, Refused: true, Detail: "no space"})
 		s.run("db3", "db1", "db2")
 		s.wait(time.Second)
 		s.machine("db3").down(supervisor.ErrStop)
@@ -448,7 +448,7 @@ func TestBehindRefuses(t *testing.T) {
 		s.machine("db1").parts["data"].Fit("5")
 		s.machine("db2").parts["data"].Fit("7")
 		s.machine("db3").parts["data"].Fit("9")
-		s.machine("db2").parts["disk"].Always(sdk.Promote, Behaviour{Outcome: sdk.Unchanged, Refused: true, Detail: "no space"})
+		s.machine("db2").parts["disk"].Always(sdk.Promote, Behaviour{Outcome: sdk.OutcomeUnchanged, Refused: true, Detail: "no space"})
 		s.run("db3", "db1", "db2")
 		s.wait(time.Second)
 		s.machine("db3").down(supervisor.ErrStop)

@@ -73,7 +73,7 @@ func TestDemotionThatFailsIsTriedAgainByForce(t *testing.T) {
 	story(t, func(s *scene) {
 		s.run("db1", "db2")
 		s.wait(time.Second)
-		s.machine("db1").parts["vip"].Next(sdk.Demote, Behaviour{Outcome: sdk.Unknown, Detail: "exit status 1"})
+		s.machine("db1").parts["vip"].Next(sdk.Demote, Behaviour{Outcome: sdk.OutcomeUnknown, Detail: "exit status 1"})
 		s.machine("db1").down(supervisor.ErrStop)
 		s.wait(time.Second)
 		s.machine("db2").is(sdk.RolePrimary)
@@ -85,7 +85,7 @@ func TestBlockedKeepsTheRoleUntilCleared(t *testing.T) {
 		s.run("db1", "db2")
 		s.wait(time.Second)
 		db1 := s.machine("db1")
-		db1.parts["disk"].Always(sdk.Demote, Behaviour{Outcome: sdk.Unknown, Detail: "target is busy"})
+		db1.parts["disk"].Always(sdk.Demote, Behaviour{Outcome: sdk.OutcomeUnknown, Detail: "target is busy"})
 		if err := db1.member.StepDown(sdk.ReasonDrain, "an operator wants it"); err != nil {
 			t.Error(err)
 		}
@@ -114,7 +114,7 @@ func TestBlockedDoesNotStop(t *testing.T) {
 		s.run("db1", "db2")
 		s.wait(time.Second)
 		db1 := s.machine("db1")
-		db1.parts["disk"].Always(sdk.Demote, Behaviour{Outcome: sdk.Unknown, Detail: "target is busy"})
+		db1.parts["disk"].Always(sdk.Demote, Behaviour{Outcome: sdk.OutcomeUnknown, Detail: "target is busy"})
 		s.says("deputy on db1 is told to stop")
 		db1.stop(supervisor.ErrStop)
 		s.wait(10 * time.Second)
@@ -134,7 +134,7 @@ func TestRebootWhereADemotionFails(t *testing.T) {
 		s.run("db1", "db2")
 		s.wait(time.Second)
 		db1 := s.machine("db1")
-		db1.parts["disk"].Always(sdk.Demote, Behaviour{Outcome: sdk.Unknown, Detail: "target is busy"})
+		db1.parts["disk"].Always(sdk.Demote, Behaviour{Outcome: sdk.OutcomeUnknown, Detail: "target is busy"})
 		db1.escalator.OnReboot = func(error) {
 			db1.parts["disk"].Break(false, "off")
 			db1.Kill()

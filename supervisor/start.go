@@ -88,7 +88,7 @@ func (m *Member) resume(note Note, lease Lease) stateFn {
 			t := m.transition(sdk.Promote, p, lease.Term(), e)
 			t.Timeout, t.LeaseUntil = p.def().Promote.Timeout, lease.Until()
 			r := m.do(ctx, p, t, lease.Lost())
-			if r.Outcome != sdk.Already {
+			if r.Outcome != sdk.OutcomeAlready {
 				e.cause = fmt.Errorf("adopt: %s is not primary as the process before left it: %s %s", p.Name, r.Outcome, r.Detail)
 				return m.demoting(lease, e, end)
 			}

@@ -12,9 +12,9 @@ func changes() []supervisor.Change {
 	return []supervisor.Change{
 		{
 			Term: 41, Node: "db2", At: noon().Add(-25 * time.Hour), Reason: sdk.ReasonElection, Cause: "there was no primary",
-			Steps: []supervisor.Step{{Plugin: "mysql", Action: sdk.Promote, Outcome: sdk.Done, Dur: 812 * time.Millisecond}, {Plugin: "vip", Action: sdk.Promote, Outcome: sdk.Done, Dur: 3 * time.Millisecond}},
+			Steps: []supervisor.Step{{Plugin: "mysql", Action: sdk.Promote, Outcome: sdk.OutcomeDone, Dur: 812 * time.Millisecond}, {Plugin: "vip", Action: sdk.Promote, Outcome: sdk.OutcomeDone, Dur: 3 * time.Millisecond}},
 			Ended: noon().Add(-3 * time.Minute), EndReason: sdk.ReasonUnfit, EndCause: "not fit: mysql: connection refused",
-			EndSteps: []supervisor.Step{{Plugin: "vip", Action: sdk.Demote, Mode: sdk.Planned, Outcome: sdk.Done, Dur: 2 * time.Millisecond}, {Plugin: "mysql", Action: sdk.Demote, Mode: sdk.Planned, Outcome: sdk.Unknown, Detail: "exit code 3", Dur: 10 * time.Second}},
+			EndSteps: []supervisor.Step{{Plugin: "vip", Action: sdk.Demote, Mode: sdk.Planned, Outcome: sdk.OutcomeDone, Dur: 2 * time.Millisecond}, {Plugin: "mysql", Action: sdk.Demote, Mode: sdk.Planned, Outcome: sdk.OutcomeUnknown, Detail: "exit code 3", Dur: 10 * time.Second}},
 		},
 		{Term: 42, Node: "db1", From: "db2", At: noon().Add(-3 * time.Minute), Reason: sdk.ReasonSwitchover, Cause: "switchover to this node, asked by alice"},
 	}

@@ -22,7 +22,7 @@ func BenchmarkCall(b *testing.B) {
 	}
 	for name, call := range map[string]func(){
 		"act": func() {
-			if r := dir.Do(b.Context(), act(sdk.Demote, long), nil); r.Outcome != sdk.Done {
+			if r := dir.Do(b.Context(), act(sdk.Demote, long), nil); r.Outcome != sdk.OutcomeDone {
 				b.Fatal(r)
 			}
 		},

@@ -42,7 +42,7 @@ func TestHookDeafToSignalsIsKilled(t *testing.T) {
 	b := newBench(t, map[string]any{"demote": `trap "" TERM; while :; do sleep 60; done`})
 	took := within(t, 10*time.Second, func() {
 		got := b.Do(t.Context(), act(sdk.Demote, 100*time.Millisecond), nil)
-		if want := (sdk.Result{Outcome: sdk.Unknown, Detail: "cut short: not done within 100ms"}); got != want {
+		if want := (sdk.Result{Outcome: sdk.OutcomeUnknown, Detail: "cut short: not done within 100ms"}); got != want {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 	})
@@ -56,7 +56,7 @@ func TestHookIsToldToEndBeforeItIsKilled(t *testing.T) {
 	cancelled(t, "the promotion to begin", func() bool { return b.exists("began") }, func(ctx context.Context) {
 		got := b.Do(ctx, act(sdk.Promote, long), nil)
 		// Its own word that it was done is not taken: it was told to stop.
-		if got.Outcome != sdk.Unknown || !strings.HasPrefix(got.Detail, "cut short: lease lost: working; ") || !strings.Contains(got.Detail, "; tidied") {
+		if got.Outcome != sdk.OutcomeUnknown || !strings.HasPrefix(got.Detail, "cut short: lease lost: working; ") || !strings.Contains(got.Detail, "; tidied") {
 			t.Errorf("got %+v, want unknown, with what it said", got)
 		}
 	})
@@ -67,7 +67,7 @@ func TestForcedActHasNoGrace(t *testing.T) {
 	cancelled(t, "the demotion to begin", func() bool { return b.exists("began") }, func(ctx context.Context) {
 		tr := act(sdk.Demote, long)
 		tr.Mode = sdk.Forced
-		if got, want := b.Do(ctx, tr, nil), (sdk.Result{Outcome: sdk.Unknown, Detail: "cut short: lease lost"}); got != want {
+		if got, want := b.Do(ctx, tr, nil), (sdk.Result{Outcome: sdk.OutcomeUnknown, Detail: "cut short: lease lost"}); got != want {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 	})
@@ -79,7 +79,7 @@ func TestForcedActHasNoGrace(t *testing.T) {
 func TestStoppedHookIsEnded(t *testing.T) {
 	b := newBench(t, map[string]any{"demote": `kill -STOP $$`, "check": `kill -STOP $$`})
 	within(t, 10*time.Second, func() {
-		if got := b.Do(t.Context(), act(sdk.Demote, 100*time.Millisecond), nil); got.Outcome != sdk.Unknown {
+		if got := b.Do(t.Context(), act(sdk.Demote, 100*time.Millisecond), nil); got.Outcome != sdk.OutcomeUnknown {
 			t.Errorf("got %+v, want unknown", got)
 		}
 	})
@@ -107,7 +107,7 @@ func TestStraysAreKilledToo(t *testing.T) {
 			cancelled(t, "the stray to begin", begun, func(ctx context.Context) {
 				tr := act(sdk.Demote, long)
 				tr.Mode = sdk.Forced
-				if got := b.Do(ctx, tr, nil); got.Outcome != sdk.Unknown {
+				if got := b.Do(ctx, tr, nil); got.Outcome != sdk.OutcomeUnknown {
 					t.Errorf("got %+v, want unknown", got)
 				}
 			})
@@ -170,7 +170,7 @@ func TestOutputBeforeTheEndIsNotLost(t *testing.T) {
 func TestLineOfAMebibyte(t *testing.T) {
 	b := newBench(t, map[string]any{"demote": hook(t, "long", strconv.Itoa(1<<20))})
 	got := b.Do(t.Context(), act(sdk.Demote, long), nil)
-	if got.Outcome != sdk.Done || len(got.Detail) > maxKept {
+	if got.Outcome != sdk.OutcomeDone || len(got.Detail) > maxKept {
 		t.Errorf("got %s with %d bytes of detail, want done with %d at most", got.Outcome, len(got.Detail), maxKept)
 	}
 	if n := len(b.log.String()); n < 2*maxLine-100 || n > 2*maxLine+1000 {
@@ -180,7 +180,7 @@ func TestLineOfAMebibyte(t *testing.T) {
 
 func TestHookThatSaysTooMuch(t *testing.T) {
 	b := newBench(t, map[string]any{"demote": `i=0; while [ $i -lt 20000 ]; do echo "line $i"; i=$((i+1)); done`})
-	if got, want := b.Do(t.Context(), act(sdk.Demote, long), nil), (sdk.Result{Outcome: sdk.Done, Detail: "line 19999"}); got != want {
+	if got, want := b.Do(t.Context(), act(sdk.Demote, long), nil), (sdk.Result{Outcome: sdk.OutcomeDone, Detail: "line 19999"}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	if n := strings.Count(b.log.String(), "\n"); n != maxLogged+1 {
@@ -218,14 +218,14 @@ func TestInputThatNobodyReads(t *testing.T) {
 		t.Run(body, func(t *testing.T) {
 			b := newBench(t, map[string]any{"demote": body})
 			within(t, 10*time.Second, func() {
-				if got := b.Do(t.Context(), tr, nil); got.Outcome != sdk.Done {
+				if got := b.Do(t.Context(), tr, nil); got.Outcome != sdk.OutcomeDone {
 					t.Errorf("got %+v, want done", got)
 				}
 			})
 		})
 	}
 	b := newBench(t, map[string]any{"demote": "wc -c"})
-	if got := b.Do(t.Context(), tr, nil); got.Outcome != sdk.Done || len(got.Detail) < 6 {
+	if got := b.Do(t.Context(), tr, nil); got.Outcome != sdk.OutcomeDone || len(got.Detail) < 6 {
 		t.Errorf("one that reads all of it: got %+v", got)
 	}
 }
@@ -253,13 +253,13 @@ func TestKillDuringAPromotionThenDemote(t *testing.T) {
 	demote := act(sdk.Demote, long)
 	demote.Mode = sdk.Forced
 	demoted := within(t, 10*time.Second, func() {
-		if got := b.Do(t.Context(), demote, nil); got.Outcome != sdk.Done {
+		if got := b.Do(t.Context(), demote, nil); got.Outcome != sdk.OutcomeDone {
 			t.Errorf("demote: got %+v, want done", got)
 		}
 	})
 	t.Logf("killed in %s, demoted in %s", killed, demoted)
 	running.Wait()
-	if want := (sdk.Result{Outcome: sdk.Unknown, Detail: "cut short: killed"}); promoted != want {
+	if want := (sdk.Result{Outcome: sdk.OutcomeUnknown, Detail: "cut short: killed"}); promoted != want {
 		t.Errorf("promote: got %+v, want %+v", promoted, want)
 	}
 	if checked == nil {
@@ -283,7 +283,7 @@ func TestActCutShortByKillInItsGrace(t *testing.T) {
 		}
 	})
 	cancelled(t, "the promotion to begin", func() bool { return b.exists("began") }, func(ctx context.Context) {
-		if got := b.Do(ctx, act(sdk.Promote, long), nil); got.Outcome != sdk.Unknown {
+		if got := b.Do(ctx, act(sdk.Promote, long), nil); got.Outcome != sdk.OutcomeUnknown {
 			t.Errorf("got %+v, want unknown", got)
 		}
 	})
@@ -308,11 +308,11 @@ func TestKillAtAnyMomentOfAnAct(t *testing.T) {
 		said, _, _ := strings.Cut(promoted.Detail, ": could not be killed") // in time, on a busy machine
 		switch said {
 		case "cut short: killed", "not started: killed":
-			if demoted.Outcome != sdk.Done {
+			if demoted.Outcome != sdk.OutcomeDone {
 				t.Fatalf("demote after a kill: got %+v, want done", demoted)
 			}
 		default: // it began only after the kill, with the demotion or after it
-			if promoted.Outcome.OK() || promoted.Outcome == sdk.Unknown && !strings.HasSuffix(promoted.Detail, "the test goes on") {
+			if promoted.Outcome.OK() || promoted.Outcome == sdk.OutcomeUnknown && !strings.HasSuffix(promoted.Detail, "the test goes on") {
 				t.Fatalf("promote after a kill: got %+v", promoted)
 			}
 		}
@@ -345,7 +345,7 @@ func TestHookThatCannotBeKilled(t *testing.T) {
 	}
 	cancelled(t, "the promotion to be stuck", stuck(1), func(ctx context.Context) {
 		got := b.Do(ctx, act(sdk.Promote, long), nil)
-		if got.Outcome != sdk.Unknown || !strings.Contains(got.Detail, "could not be killed: "+b.dir+"/promote, pid ") {
+		if got.Outcome != sdk.OutcomeUnknown || !strings.Contains(got.Detail, "could not be killed: "+b.dir+"/promote, pid ") {
 			t.Errorf("got %+v, want unknown with the pid", got)
 		}
 	})
@@ -360,7 +360,7 @@ func TestHookThatCannotBeKilled(t *testing.T) {
 	if err := b.Kill(ctx); err == nil || !strings.Contains(err.Error(), "/promote, pid ") || !strings.Contains(err.Error(), "/check, pid ") {
 		t.Errorf("kill: got %v, want both", err)
 	}
-	if got := b.Do(t.Context(), act(sdk.Demote, long), nil); got.Outcome != sdk.Done {
+	if got := b.Do(t.Context(), act(sdk.Demote, long), nil); got.Outcome != sdk.OutcomeDone {
 		t.Errorf("an act after it: got %+v, want done", got)
 	}
 	thaw()

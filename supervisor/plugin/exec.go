@@ -118,18 +118,18 @@ func (x *Exec) Verify(ctx context.Context) error {
 func (x *Exec) Do(ctx context.Context, t sdk.Transition, progress func(string)) sdk.Result {
 	argv := x.settings.argv[sdk.Capability(t.Action)]
 	if argv == nil {
-		return sdk.Result{Outcome: sdk.Unchanged, Refused: true, Detail: fmt.Sprintf("has no program to %s", t.Action)}
+		return sdk.Result{Outcome: sdk.OutcomeUnchanged, Refused: true, Detail: fmt.Sprintf("has no program to %s", t.Action)}
 	}
 	timeout, err := bound(ctx, t.Timeout)
 	if err != nil {
-		return sdk.Result{Outcome: sdk.Unchanged, Detail: "not started: " + err.Error()}
+		return sdk.Result{Outcome: sdk.OutcomeUnchanged, Detail: "not started: " + err.Error()}
 	}
 	if t.StateDir == "" {
 		t.StateDir = x.host.StateDir
 	}
 	in, err := json.Marshal(t)
 	if err != nil {
-		return sdk.Result{Outcome: sdk.Unchanged, Refused: true, Detail: "not started: " + err.Error()}
+		return sdk.Result{Outcome: sdk.OutcomeUnchanged, Refused: true, Detail: "not started: " + err.Error()}
 	}
 	says := &transcript{
 		log:      x.log.With("action", string(t.Action), "term", uint64(t.Term), "attempt", t.Attempt),

@@ -108,18 +108,18 @@ func TestOutcomeOfAnAct(t *testing.T) {
 		body string
 		want sdk.Result
 	}{
-		{"exit 0", sdk.Result{Outcome: sdk.Done}},
-		{"echo one; echo two; exit 0", sdk.Result{Outcome: sdk.Done, Detail: "two"}},
-		{"echo it is; exit 10", sdk.Result{Outcome: sdk.Already, Detail: "it is"}},
-		{"echo not me >&2; exit 20", sdk.Result{Outcome: sdk.Unchanged, Refused: true, Detail: "not me"}},
-		{"exit 75", sdk.Result{Outcome: sdk.Unchanged, Detail: "exit code 75"}},
-		{"exit 40", sdk.Result{Outcome: sdk.StaleTerm, Detail: "exit code 40"}},
-		{"echo oops >&2; exit 1", sdk.Result{Outcome: sdk.Unknown, Detail: "exit code 1: oops"}},
-		{"exit 126", sdk.Result{Outcome: sdk.Unknown, Detail: "exit code 126"}},
-		{"exit 127", sdk.Result{Outcome: sdk.Unknown, Detail: "exit code 127"}},
-		{"kill -SEGV $$", sdk.Result{Outcome: sdk.Unknown, Detail: "ended by SIGSEGV"}},
-		{"kill -KILL $$", sdk.Result{Outcome: sdk.Unknown, Detail: "ended by SIGKILL"}},
-		{"for i in 1 2 3 4 5; do echo $i; done; exit 3", sdk.Result{Outcome: sdk.Unknown, Detail: "exit code 3: 3; 4; 5"}},
+		{"exit 0", sdk.Result{Outcome: sdk.OutcomeDone}},
+		{"echo one; echo two; exit 0", sdk.Result{Outcome: sdk.OutcomeDone, Detail: "two"}},
+		{"echo it is; exit 10", sdk.Result{Outcome: sdk.OutcomeAlready, Detail: "it is"}},
+		{"echo not me >&2; exit 20", sdk.Result{Outcome: sdk.OutcomeUnchanged, Refused: true, Detail: "not me"}},
+		{"exit 75", sdk.Result{Outcome: sdk.OutcomeUnchanged, Detail: "exit code 75"}},
+		{"exit 40", sdk.Result{Outcome: sdk.OutcomeStaleTerm, Detail: "exit code 40"}},
+		{"echo oops >&2; exit 1", sdk.Result{Outcome: sdk.OutcomeUnknown, Detail: "exit code 1: oops"}},
+		{"exit 126", sdk.Result{Outcome: sdk.OutcomeUnknown, Detail: "exit code 126"}},
+		{"exit 127", sdk.Result{Outcome: sdk.OutcomeUnknown, Detail: "exit code 127"}},
+		{"kill -SEGV $$", sdk.Result{Outcome: sdk.OutcomeUnknown, Detail: "ended by SIGSEGV"}},
+		{"kill -KILL $$", sdk.Result{Outcome: sdk.OutcomeUnknown, Detail: "ended by SIGKILL"}},
+		{"for i in 1 2 3 4 5; do echo $i; done; exit 3", sdk.Result{Outcome: sdk.OutcomeUnknown, Detail: "exit code 3: 3; 4; 5"}},
 	} {
 		t.Run(c.body, func(t *testing.T) {
 			b := newBench(t, map[string]any{"promote": c.body, "demote": c.body})
@@ -174,7 +174,7 @@ func TestWhatAnActGets(t *testing.T) {
 	want.Primary = sdk.Peer{Node: "a", Address: "192.0.2.11"}
 	want.Members = []sdk.Peer{{Node: "a", Address: "192.0.2.11"}, {Node: "b"}}
 	want.Cause, want.Attempt = "b is silent", 2
-	if r := b.Do(t.Context(), want, nil); r.Outcome != sdk.Done {
+	if r := b.Do(t.Context(), want, nil); r.Outcome != sdk.OutcomeDone {
 		t.Fatal(r)
 	}
 	got := b.told(t)
@@ -271,7 +271,7 @@ func TestActWithoutTimeIsNotStarted(t *testing.T) {
 		{t.Context(), 0, "not started: no time is left for it"},
 		{over, long, "not started: lease lost"},
 	} {
-		want := sdk.Result{Outcome: sdk.Unchanged, Detail: c.detail}
+		want := sdk.Result{Outcome: sdk.OutcomeUnchanged, Detail: c.detail}
 		if got := b.Do(c.ctx, act(sdk.Demote, c.timeout), nil); got != want {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
@@ -283,7 +283,7 @@ func TestActWithoutTimeIsNotStarted(t *testing.T) {
 
 func TestActThatThePluginHasNot(t *testing.T) {
 	b := newBench(t, map[string]any{"check": "exit 0"})
-	if r := b.Do(t.Context(), act(sdk.Promote, long), nil); r.Outcome != sdk.Unchanged || !r.Refused {
+	if r := b.Do(t.Context(), act(sdk.Promote, long), nil); r.Outcome != sdk.OutcomeUnchanged || !r.Refused {
 		t.Errorf("promote: got %+v, want refused", r)
 	}
 	if err := b.Renew(t.Context(), 1); !errors.Is(err, errors.ErrUnsupported) {
@@ -313,12 +313,12 @@ func TestHookRunsAsAnotherUser(t *testing.T) {
 	}
 	b := newBench(t, map[string]any{"demote": `echo "$(id -u):$(id -g) $HOME"`, "user": "nobody"})
 	os.Chmod(filepath.Dir(b.dir), 0o755)
-	want := sdk.Result{Outcome: sdk.Done, Detail: nobody.Uid + ":" + nobody.Gid + " " + nobody.HomeDir}
+	want := sdk.Result{Outcome: sdk.OutcomeDone, Detail: nobody.Uid + ":" + nobody.Gid + " " + nobody.HomeDir}
 	if got := b.Do(t.Context(), act(sdk.Demote, long), nil); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	b = newBench(t, map[string]any{"promote": `exit 0`, "demote": "exit 0", "user": "nobody-of-that-name"})
-	if got := b.Do(t.Context(), act(sdk.Promote, long), nil); got.Outcome != sdk.Unchanged || !strings.Contains(got.Detail, "unknown user") {
+	if got := b.Do(t.Context(), act(sdk.Promote, long), nil); got.Outcome != sdk.OutcomeUnchanged || !strings.Contains(got.Detail, "unknown user") {
 		t.Errorf("got %+v, want not started, for want of the user", got)
 	}
 	var mistake *KeyError
@@ -344,7 +344,7 @@ echo '{"msg": "nearly"}' >&3
 echo '{"progress": 99.6}' >&3
 printf 'no end of line' >&3`, "demote": "exit 0"})
 	var got []string
-	if r := b.Do(t.Context(), act(sdk.Promote, long), func(s string) { got = append(got, s) }); r.Outcome != sdk.Done {
+	if r := b.Do(t.Context(), act(sdk.Promote, long), func(s string) { got = append(got, s) }); r.Outcome != sdk.OutcomeDone {
 		t.Fatal(r)
 	}
 	want := []string{"replaying the log", "40% redo", "nearly", "100%", "no end of line"}
@@ -364,7 +364,7 @@ func TestOneActAtATime(t *testing.T) {
 	eventually(t, "the promotion to begin", func() bool { return b.exists("began") })
 
 	got := b.Do(t.Context(), act(sdk.Demote, long), nil)
-	if got.Outcome != sdk.Unchanged || got.Refused || !strings.Contains(got.Detail, "another act still runs") {
+	if got.Outcome != sdk.OutcomeUnchanged || got.Refused || !strings.Contains(got.Detail, "another act still runs") {
 		t.Errorf("a second act: got %+v, want unchanged", got)
 	}
 	if b.exists("demoted") {
@@ -375,10 +375,10 @@ func TestOneActAtATime(t *testing.T) {
 	}
 	os.WriteFile(filepath.Join(b.dir, "go"), nil, 0o644)
 	running.Wait()
-	if first.Outcome != sdk.Done {
+	if first.Outcome != sdk.OutcomeDone {
 		t.Errorf("the first act: got %+v, want done", first)
 	}
-	if got := b.Do(t.Context(), act(sdk.Demote, long), nil); got.Outcome != sdk.Done {
+	if got := b.Do(t.Context(), act(sdk.Demote, long), nil); got.Outcome != sdk.OutcomeDone {
 		t.Errorf("an act after it: got %+v, want done", got)
 	}
 }

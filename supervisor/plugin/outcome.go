@@ -26,28 +26,28 @@ const (
 func outcomeOf(s *os.ProcessState) sdk.Result {
 	switch s.ExitCode() {
 	case exitDone:
-		return sdk.Result{Outcome: sdk.Done}
+		return sdk.Result{Outcome: sdk.OutcomeDone}
 	case exitAlready:
-		return sdk.Result{Outcome: sdk.Already}
+		return sdk.Result{Outcome: sdk.OutcomeAlready}
 	case exitRefused:
-		return sdk.Result{Outcome: sdk.Unchanged, Refused: true}
+		return sdk.Result{Outcome: sdk.OutcomeUnchanged, Refused: true}
 	case exitRetry:
-		return sdk.Result{Outcome: sdk.Unchanged}
+		return sdk.Result{Outcome: sdk.OutcomeUnchanged}
 	case exitStale:
-		return sdk.Result{Outcome: sdk.StaleTerm}
+		return sdk.Result{Outcome: sdk.OutcomeStaleTerm}
 	}
-	return sdk.Result{Outcome: sdk.Unknown}
+	return sdk.Result{Outcome: sdk.OutcomeUnknown}
 }
 
 // result returns what an act came to. The cause is why it was told to end.
 func result(a sdk.Action, e ending, cause error, says *transcript) sdk.Result {
 	switch {
 	case e.cut:
-		return sdk.Result{Outcome: sdk.Unknown, Detail: phrase(says, "cut short", cause.Error())}
+		return sdk.Result{Outcome: sdk.OutcomeUnknown, Detail: phrase(says, "cut short", cause.Error())}
 	case e.err != nil:
 		// What was never started has changed nothing. That is no proof of
 		// being demoted, and a demotion is worth another try in any case.
-		return sdk.Result{Outcome: sdk.Unchanged, Detail: "not started: " + e.err.Error(), Refused: a == sdk.Promote && lasting(e.err)}
+		return sdk.Result{Outcome: sdk.OutcomeUnchanged, Detail: "not started: " + e.err.Error(), Refused: a == sdk.Promote && lasting(e.err)}
 	}
 	r := outcomeOf(e.state)
 	switch {

@@ -125,12 +125,12 @@ func TestProgramThatCannotBeRun(t *testing.T) {
 			os.RemoveAll(filepath.Join(b.dir, name))
 			os.Symlink(path, filepath.Join(b.dir, name))
 		}
-		if got := b.Do(t.Context(), act(sdk.Promote, long), nil); got.Outcome != sdk.Unchanged || !got.Refused || !strings.Contains(got.Detail, c.want) {
+		if got := b.Do(t.Context(), act(sdk.Promote, long), nil); got.Outcome != sdk.OutcomeUnchanged || !got.Refused || !strings.Contains(got.Detail, c.want) {
 			t.Errorf("%s: promote: got %+v, want unchanged, refused, and %q", c.name, got, c.want)
 		}
 		// Nothing was started, so nothing has changed; but that it is demoted
 		// is not proven, and another try may find the program mended.
-		if got := b.Do(t.Context(), act(sdk.Demote, long), nil); got.Outcome != sdk.Unchanged || got.Refused || !strings.Contains(got.Detail, c.want) {
+		if got := b.Do(t.Context(), act(sdk.Demote, long), nil); got.Outcome != sdk.OutcomeUnchanged || got.Refused || !strings.Contains(got.Detail, c.want) {
 			t.Errorf("%s: demote: got %+v, want unchanged and %q", c.name, got, c.want)
 		}
 		if h, err := b.Check(t.Context(), sdk.RolePrimary, 7); err == nil || h.Fit || !strings.Contains(err.Error(), c.want) {

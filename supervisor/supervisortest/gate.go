@@ -22,13 +22,13 @@ func (p part) Describe() supervisor.Description { return p.plugin.Describe() }
 
 func (p part) Do(ctx context.Context, t sdk.Transition, progress func(string)) sdk.Result {
 	if !p.node.wait() {
-		return sdk.Result{Outcome: sdk.Done}
+		return sdk.Result{Outcome: sdk.OutcomeDone}
 	}
 	ctx, cancel := p.node.running(ctx)
 	defer cancel()
 	r := p.plugin.do(ctx, t, progress, p.node.died)
 	if !p.node.wait() {
-		return sdk.Result{Outcome: sdk.Done}
+		return sdk.Result{Outcome: sdk.OutcomeDone}
 	}
 	return r
 }

@@ -103,7 +103,7 @@ func TestTwoThatActAreFound(t *testing.T) {
 		act(one, sdk.Promote, "db")
 		act(NewPlugin(j, "db2", "vip"), sdk.Promote, "other")
 		act(NewPlugin(j, "db1", "disk"), sdk.Promote, "db")
-		one.Next(sdk.Demote, Behaviour{Outcome: sdk.Unknown})
+		one.Next(sdk.Demote, Behaviour{Outcome: sdk.OutcomeUnknown})
 		act(one, sdk.Demote, "db")
 		if o := j.Overlaps(); len(o) != 0 {
 			t.Errorf("found %q", o)

@@ -192,7 +192,7 @@ func (p *Plugin) do(ctx context.Context, t sdk.Transition, progress func(string)
 	b := p.behaviour(t.Action)
 	killed := p.killed
 	was := p.promoted
-	if t.Action == sdk.Promote && b.Outcome != sdk.Unchanged && b.Outcome != sdk.StaleTerm {
+	if t.Action == sdk.Promote && b.Outcome != sdk.OutcomeUnchanged && b.Outcome != sdk.OutcomeStaleTerm {
 		p.become(true)
 		p.extend(t.LeaseUntil)
 	}
@@ -212,9 +212,9 @@ func (p *Plugin) do(ctx context.Context, t sdk.Transition, progress func(string)
 	r := b.run(ctx, t.Timeout, killed, died)
 	p.mu.Lock()
 	if r.Outcome == "" {
-		r.Outcome = sdk.Done
+		r.Outcome = sdk.OutcomeDone
 		if t.Action == sdk.Promote && was || t.Action == sdk.Demote && !p.primary {
-			r.Outcome = sdk.Already
+			r.Outcome = sdk.OutcomeAlready
 		}
 	}
 	if t.Action == sdk.Promote || t.Action == sdk.Demote {
@@ -222,12 +222,12 @@ func (p *Plugin) do(ctx context.Context, t sdk.Transition, progress func(string)
 		case r.Outcome.OK():
 			p.become(t.Action == sdk.Promote)
 			p.promoted = p.primary
-		case r.Outcome == sdk.Unknown:
+		case r.Outcome == sdk.OutcomeUnknown:
 			p.promoted = false
 		}
 	}
 	p.mu.Unlock()
-	if p.Quiet && r.Outcome == sdk.Already {
+	if p.Quiet && r.Outcome == sdk.OutcomeAlready {
 		return r
 	}
 	said := " " + string(r.Outcome)
@@ -256,7 +256,7 @@ func (p *Plugin) behaviour(a sdk.Action) Behaviour {
 func (b Behaviour) run(ctx context.Context, timeout time.Duration, killed, died <-chan struct{}) sdk.Result {
 	r := sdk.Result{Outcome: b.Outcome, Refused: b.Refused, RetryAfter: b.RetryAfter, Detail: b.Detail}
 	if b.Dies {
-		r = sdk.Result{Outcome: sdk.Unknown, Detail: "process died"}
+		r = sdk.Result{Outcome: sdk.OutcomeUnknown, Detail: "process died"}
 	}
 	if b.Takes == 0 && !b.Hangs {
 		return r
@@ -279,17 +279,17 @@ func (b Behaviour) run(ctx context.Context, timeout time.Duration, killed, died 
 	case <-over:
 		return r
 	case <-ended:
-		return sdk.Result{Outcome: sdk.Unknown, Detail: context.Cause(ctx).Error()}
+		return sdk.Result{Outcome: sdk.OutcomeUnknown, Detail: context.Cause(ctx).Error()}
 	case <-late:
 		// What ends exactly at its deadline has ended.
 		if b.Takes == timeout && !b.Hangs {
 			return r
 		}
-		return sdk.Result{Outcome: sdk.Unknown, Detail: fmt.Sprintf("not done within %s", timeout)}
+		return sdk.Result{Outcome: sdk.OutcomeUnknown, Detail: fmt.Sprintf("not done within %s", timeout)}
 	case <-killed:
 	case <-died:
 	}
-	return sdk.Result{Outcome: sdk.Unknown, Detail: "killed"}
+	return sdk.Result{Outcome: sdk.OutcomeUnknown, Detail: "killed"}
 }
 
 // tell writes a line about an act.

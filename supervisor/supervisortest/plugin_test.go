@@ -27,15 +27,15 @@ func TestPluginDoesAsItsScriptSays(t *testing.T) {
 			takes time.Duration
 			acts  bool // as primary, afterwards
 		}{
-			{"demote first", Behaviour{}, sdk.Demote, sdk.Already, 0, false},
-			{"unchanged", Behaviour{Outcome: sdk.Unchanged}, sdk.Promote, sdk.Unchanged, 0, false},
-			{"promote", Behaviour{Takes: time.Second}, sdk.Promote, sdk.Done, time.Second, true},
-			{"promote again", Behaviour{}, sdk.Promote, sdk.Already, 0, true},
-			{"demote dies", Behaviour{Takes: time.Second, Dies: true}, sdk.Demote, sdk.Unknown, time.Second, true},
-			{"demote too slow", Behaviour{Takes: 4 * time.Second}, sdk.Demote, sdk.Unknown, 3 * time.Second, true},
-			{"promote after it is unknown", Behaviour{}, sdk.Promote, sdk.Done, 0, true},
-			{"demote", Behaviour{Takes: 3 * time.Second}, sdk.Demote, sdk.Done, 3 * time.Second, false},
-			{"promote hangs", Behaviour{Hangs: true}, sdk.Promote, sdk.Unknown, 3 * time.Second, true},
+			{"demote first", Behaviour{}, sdk.Demote, sdk.OutcomeAlready, 0, false},
+			{"unchanged", Behaviour{Outcome: sdk.OutcomeUnchanged}, sdk.Promote, sdk.OutcomeUnchanged, 0, false},
+			{"promote", Behaviour{Takes: time.Second}, sdk.Promote, sdk.OutcomeDone, time.Second, true},
+			{"promote again", Behaviour{}, sdk.Promote, sdk.OutcomeAlready, 0, true},
+			{"demote dies", Behaviour{Takes: time.Second, Dies: true}, sdk.Demote, sdk.OutcomeUnknown, time.Second, true},
+			{"demote too slow", Behaviour{Takes: 4 * time.Second}, sdk.Demote, sdk.OutcomeUnknown, 3 * time.Second, true},
+			{"promote after it is unknown", Behaviour{}, sdk.Promote, sdk.OutcomeDone, 0, true},
+			{"demote", Behaviour{Takes: 3 * time.Second}, sdk.Demote, sdk.OutcomeDone, 3 * time.Second, false},
+			{"promote hangs", Behaviour{Hangs: true}, sdk.Promote, sdk.OutcomeUnknown, 3 * time.Second, true},
 		} {
 			p.Next(c.act, c.does)
 			began := time.Now()
@@ -69,7 +69,7 @@ func TestKillEndsADeafAct(t *testing.T) {
 		}
 		select { // Kill returns when the act has ended
 		case r := <-ended:
-			if r.Outcome != sdk.Unknown {
+			if r.Outcome != sdk.OutcomeUnknown {
 				t.Errorf("killed, and the outcome is %s", r.Outcome)
 			}
 		default:

@@ -1,0 +1,73 @@
+package sdk
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Sentinels of acts.
+var (
+	// ErrAlready is what an act returns that had nothing to do. Wrap it to tell
+	// what was seen: fmt.Errorf("has %s: %w", address, sdk.ErrAlready).
+	ErrAlready = errors.New("already so")
+	// ErrSuperseded is the cause of an act's context that ends because a
+	// demotion was asked for.
+	ErrSuperseded = errors.New("a demotion was asked for")
+	// ErrDrained is the cause of an act's context that ends because the process
+	// is told to end.
+	ErrDrained = errors.New("the plugin is told to end")
+)
+
+// A KeyError is a mistake in one setting.
+type KeyError struct {
+	Key string // dotted path
+	Err error
+}
+
+func (e *KeyError) Error() string { return e.Key + ": " + e.Err.Error() }
+
+// Unwrap returns what is wrong.
+func (e *KeyError) Unwrap() error { return e.Err }
+
+// A verdict is an error of an act that says more than "it failed".
+type verdict struct {
+	err     error
+	refused bool
+	after   time.Duration
+}
+
+func (v *verdict) Error() string { return v.err.Error() }
+func (v *verdict) Unwrap() error { return v.err }
+
+// Unchanged tells that an act failed and what was before still is, as seen by
+// looking: OutcomeUnchanged. It is worth another try.
+func Unchanged(err error) error { return &verdict{err: err} }
+
+// Retry is Unchanged, and not to be tried again before the given time.
+func Retry(err error, after time.Duration) error { return &verdict{err: err, after: after} }
+
+// Refuse is Unchanged, and trying again is of no use: somebody has to change
+// something first.
+func Refuse(err error) error { return &verdict{err: err, refused: true} }
+
+// resultOf is what an author's return value says.
+func resultOf(err error, noted string) Result {
+	var v *verdict
+	switch {
+	case err == nil:
+		return Result{Outcome: OutcomeDone, Detail: noted}
+	case err == ErrAlready: //nolint:errorlint // wrapped, it has words of its own
+		return Result{Outcome: OutcomeAlready, Detail: noted}
+	case errors.Is(err, ErrAlready):
+		return Result{Outcome: OutcomeAlready, Detail: err.Error()}
+	case errors.As(err, &v):
+		return Result{Outcome: OutcomeUnchanged, Detail: err.Error(), Refused: v.refused, RetryAfter: v.after}
+	}
+	return Result{Outcome: OutcomeUnknown, Detail: err.Error()}
+}
+
+// staleTerm tells why an act is refused for its term.
+func staleTerm(t, seen Term) Result {
+	return Result{Outcome: OutcomeStaleTerm, Detail: fmt.Sprintf("term %d: term %d was seen", t, seen)}
+}
