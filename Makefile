@@ -4,7 +4,7 @@
 SHELL       := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: demo build lab test e2e bench check generate install package clean help
+.PHONY: demo build lab test e2e bench check generate wire install package clean help
 
 GO      ?= go
 DESTDIR ?=
@@ -18,14 +18,17 @@ export CGO_ENABLED = 0
 export GOFLAGS    := $(strip $(shell $(GO) env GOFLAGS) -trimpath)
 
 TOOL    = $(GO) tool -modfile=packaging/tools/go.mod
+BUF     = cd sdk/proto && $(GO) tool -modfile=../../packaging/tools/go.mod buf
+PLUGINS = $(patsubst plugins/%/main.go,%,$(wildcard plugins/*/main.go))
 VERSION = $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 RACE    = $(if $(filter 1,$(shell CGO_ENABLED= $(GO) env CGO_ENABLED)),-race)
 
 demo: lab ## a cluster on this machine: the role moves three times; STAY=1 keeps it up
 	bin/demo
 
-build: ## bin/deputy, for this machine's kind
+build: ## bin/deputy and the plugins, for this machine's kind
 	$(GO) build -ldflags '-s -w -X main.version=$(VERSION)' -o bin/deputy ./supervisor/deputy
+	$(foreach p,$(PLUGINS),$(GO) build -ldflags '-s -w -X main.version=$(VERSION)' -o bin/deputy-plugin-$(p) ./plugins/$(p) &&) true
 
 lab: build # what the demo runs besides deputy
 	$(GO) build -o bin/ ./examples/demo ./examples/binlog
@@ -50,14 +53,21 @@ check: ## linters, format, known vulnerabilities, tidy modules
 	$(TOOL) golangci-lint run
 	@echo '$(TOOL) gofumpt -l .'; unformatted=$$($(TOOL) gofumpt -l .); echo "$${unformatted:-all formatted}"; test -z "$$unformatted"
 	$(GO) mod tidy -diff
+	$(BUF) lint
+	$(BUF) breaking --against wire.binpb
+	.ci/generated
 	.ci/vulncheck $(TOOL) govulncheck
 
-generate: ## what is generated from sources here
-	@echo 'generate: nothing is generated yet; the wire of plugin processes (sdk/proto) will be'
+generate: ## the wire's Go code, from sdk/proto
+	$(BUF) generate
 
-install: build ## bin/deputy to DESTDIR/usr/bin
+wire: ## sdk/proto/wire.binpb, what later wires are compared with; at a release
+	$(BUF) build -o wire.binpb
+
+install: build ## bin/deputy and the plugins to DESTDIR/usr
 	install -D -m 0755 bin/deputy '$(DESTDIR)$(prefix)/bin/deputy'
-	@echo 'install: the binary alone; units, man pages and completions come with the packages'
+	install -D -m 0755 -t '$(DESTDIR)$(prefix)/libexec/deputy/plugins' $(PLUGINS:%=bin/deputy-plugin-%)
+	@echo 'install: the binaries alone; units, man pages and completions come with the packages'
 
 package: ## packages for Debian and Red Hat
 	@echo 'package: not yet: deb and rpm from packaging/nfpm.yaml come once there are units to package'
