@@ -11,6 +11,10 @@ var (
 	// ErrAlready is what an act returns that had nothing to do. Wrap it to tell
 	// what was seen: fmt.Errorf("has %s: %w", address, sdk.ErrAlready).
 	ErrAlready = errors.New("already so")
+	// ErrExpired is what Renew returns when what it extends has expired: the
+	// part does not act as primary any more, and the node leaves the role at
+	// once. Wrap it to tell what was seen.
+	ErrExpired = errors.New("expired")
 	// ErrSuperseded is the cause of an act's context that ends because a
 	// demotion was asked for.
 	ErrSuperseded = errors.New("a demotion was asked for")

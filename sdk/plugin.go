@@ -32,7 +32,8 @@ type Demoter interface {
 // A Renewer extends what expires by itself.
 type Renewer interface {
 	// Renew is called after each confirmed renewal of the lease, also while
-	// Promote runs. Nothing it extends may last beyond until.
+	// Promote runs. Nothing it extends may last beyond until. What has expired
+	// must not come back: Renew then takes it down and returns ErrExpired.
 	Renew(ctx context.Context, until Instant) error
 }
 

@@ -163,7 +163,7 @@ func (s *server) methods() (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.current == nil {
-		return nil, status.Error(codes.FailedPrecondition, "not configured yet")
+		return nil, status.Error(codes.Unavailable, "not configured yet")
 	}
 	return s.current.methods, nil
 }
@@ -301,6 +301,9 @@ func (s *server) Renew(ctx context.Context, r *wire.RenewRequest) (*wire.RenewRe
 		return nil, status.Errorf(codes.Unimplemented, "%s cannot renew", s.plugin.name)
 	}
 	err = s.guard("renew", func() error { return renewer.Renew(ctx, Instant(r.LeaseUntilNs)) })
+	if errors.Is(err, ErrExpired) {
+		err = status.Error(codes.FailedPrecondition, err.Error())
+	}
 	return &wire.RenewResponse{}, err
 }
 

@@ -150,7 +150,7 @@ func (m *Member) fitness() (bool, string) {
 	for _, p := range m.parts {
 		if err := p.renewing.err; err != nil {
 			fit = false
-			said = append(said, fmt.Sprintf("%s: renewals do not arrive: %v", p.Name, err))
+			said = append(said, fmt.Sprintf("%s: %v", p.Name, err))
 		}
 		if !p.def().plugin.Describe().Can(sdk.CanCheck) || !p.counts(m.phase.on) {
 			continue

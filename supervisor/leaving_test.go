@@ -2,6 +2,7 @@ package supervisor_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -176,6 +177,17 @@ func TestUndeliverableRenewalsMakeUnfit(t *testing.T) {
 		s.says("renewals do not reach vip on db1 any more")
 		s.machine("db1").parts["vip"].FailRenewals(errors.New("no such set element"))
 		s.wait(5 * time.Second)
+		s.machine("db2").is(sdk.RolePrimary)
+	})
+}
+
+func TestExpiredPartLeavesAtOnce(t *testing.T) {
+	story(t, func(s *scene) {
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		s.says("the guard of vip on db1 has expired")
+		s.machine("db1").parts["vip"].FailRenewals(fmt.Errorf("guard of 192.0.2.10: %w", sdk.ErrExpired))
+		s.wait(time.Second)
 		s.machine("db2").is(sdk.RolePrimary)
 	})
 }

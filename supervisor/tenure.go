@@ -115,11 +115,16 @@ func (m *Member) renew(ctx context.Context, lease Lease, p *part) {
 		switch {
 		case err == nil:
 			p.renewing.since, p.renewing.err = 0, nil
+		case errors.Is(err, sdk.ErrExpired) && m.role == sdk.RolePrimary:
+			// It acts as primary no more, so there is nothing to be patient for.
+			p.renewing.err = err
+			m.tell()
+			m.ring()
 		case p.renewing.since == 0:
 			p.renewing.since = now
 			m.log.Warn("renewal not delivered", "plugin", p.Name, "term", uint64(lease.Term()), "cause", err)
 		case now.Sub(p.renewing.since) >= patience && p.renewing.err == nil:
-			p.renewing.err = err
+			p.renewing.err = fmt.Errorf("renewals do not arrive: %w", err)
 			m.tell()
 			m.ring()
 		}

@@ -48,7 +48,9 @@ type PluginServiceClient interface {
 	// Transition has one act done and tells of its course; the last message
 	// holds the result. A stream that ends without one is an unknown outcome.
 	Transition(ctx context.Context, in *TransitionRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TransitionResponse], error)
-	// Renew extends what expires by itself, never beyond lease_until_ns.
+	// Renew extends what expires by itself, never beyond lease_until_ns. The code
+	// FAILED_PRECONDITION says that it has expired: the part does not act as
+	// primary any more.
 	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error)
 	// Check asks whether this node is fit for a role. It changes nothing.
 	Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (*CheckResponse, error)
@@ -162,7 +164,9 @@ type PluginServiceServer interface {
 	// Transition has one act done and tells of its course; the last message
 	// holds the result. A stream that ends without one is an unknown outcome.
 	Transition(*TransitionRequest, grpc.ServerStreamingServer[TransitionResponse]) error
-	// Renew extends what expires by itself, never beyond lease_until_ns.
+	// Renew extends what expires by itself, never beyond lease_until_ns. The code
+	// FAILED_PRECONDITION says that it has expired: the part does not act as
+	// primary any more.
 	Renew(context.Context, *RenewRequest) (*RenewResponse, error)
 	// Check asks whether this node is fit for a role. It changes nothing.
 	Check(context.Context, *CheckRequest) (*CheckResponse, error)

@@ -137,9 +137,12 @@ func (c *Client) Do(ctx context.Context, t sdk.Transition, heartbeat time.Durati
 	}
 }
 
-// Renew extends what expires by itself.
+// Renew extends what expires by itself. sdk.ErrExpired when it has expired.
 func (c *Client) Renew(ctx context.Context, until sdk.Instant) error {
 	_, err := c.c.Renew(ctx, &proto.RenewRequest{LeaseUntilNs: int64(until)})
+	if status.Code(err) == codes.FailedPrecondition {
+		return fmt.Errorf("%w: %w", sdk.ErrExpired, plain(err))
+	}
 	return plain(err)
 }
 
