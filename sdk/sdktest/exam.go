@@ -1,0 +1,349 @@
+package sdktest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/deputy-ha/deputy/sdk"
+	"github.com/deputy-ha/deputy/sdk/wire"
+)
+
+// The bounds of what a plugin does by itself. Each is judged with slack on
+// top, because the machine may be busy.
+const (
+	startBound = 10 * time.Second // from its start to its first answer; a host waits no longer
+	askBound   = 5 * time.Second  // to answer a question
+	endBound   = time.Second      // to end an act that was cancelled or is over its time, or itself once its host is gone
+	slack      = time.Second
+)
+
+// steps are what a case has done, for the report of a failure.
+type steps struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (s *steps) add(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all = append(s.all, fmt.Sprintf(format, args...))
+}
+
+// maxSteps is how many steps are told, the last ones.
+const maxSteps = 16
+
+func (s *steps) list() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if left := len(s.all) - maxSteps; left > 0 {
+		return append([]string{fmt.Sprintf("(%d steps before)", left)}, s.all[left:]...)
+	}
+	return slices.Clone(s.all)
+}
+
+// A guest is a plugin that a case has started.
+type guest struct {
+	Hosted
+	x     *exam
+	ended bool
+}
+
+// end makes sure that nothing of the guest runs any more.
+func (g *guest) end() {
+	if g.ended {
+		return
+	}
+	g.ended = true
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(g.x.ctx), askBound)
+	defer cancel()
+	_ = g.Kill(ctx)
+}
+
+// needs skips the case if the plugin cannot do one of these.
+func (x *exam) needs(capabilities ...sdk.Capability) {
+	if x.about == nil {
+		x.start().close()
+	}
+	for _, c := range capabilities {
+		if !x.can(c) {
+			x.skip("it cannot %s", c)
+		}
+	}
+}
+
+// needsProcess skips the case if the plugin has no process between calls.
+func (x *exam) needsProcess(p *guest) []int {
+	pids := p.PIDs()
+	if len(pids) == 0 {
+		x.skip("it has no process between calls")
+	}
+	return pids
+}
+
+func (x *exam) can(c sdk.Capability) bool { return slices.Contains(x.about.Capabilities, c) }
+
+// start starts the plugin and asks what it is.
+func (x *exam) start() *guest {
+	ctx, cancel := context.WithTimeout(x.ctx, startBound)
+	defer cancel()
+	h, err := x.subject.Open(ctx)
+	if err != nil {
+		x.lacks("start", "it did not start: %v", err)
+	}
+	x.did.add("started it")
+	g := &guest{Hosted: h, x: x}
+	x.guests = append(x.guests, g)
+	if x.about == nil {
+		about, err := h.Describe(ctx)
+		if err != nil {
+			x.lacks("start", "it did not answer what it is: %v", err)
+		}
+		x.about = &about
+	}
+	return g
+}
+
+// open starts the plugin and puts its settings in force.
+func (x *exam) open() *guest { return x.openAt(0) }
+
+// openAt is open by a host that has seen a term.
+func (x *exam) openAt(t sdk.Term) *guest {
+	g := x.start()
+	ctx, cancel := context.WithTimeout(x.ctx, askBound)
+	defer cancel()
+	if err := g.Configure(ctx, x.setup(t)); err != nil {
+		x.lacks("settings", "it did not take its settings: %v", err)
+	}
+	return g
+}
+
+func (x *exam) setup(t sdk.Term) wire.Setup {
+	return wire.Setup{
+		Service: "sdktest", Node: x.config.Node.Node, Part: x.part(), StateDir: x.config.StateDir,
+		Config: x.config.Settings, Term: t,
+	}
+}
+
+func (x *exam) part() string {
+	if x.about == nil || x.about.Name == "" {
+		return "part"
+	}
+	return x.about.Name
+}
+
+// ready starts the plugin and demotes it: where each tenure begins.
+func (x *exam) ready() *guest {
+	p := x.open()
+	if !x.can(sdk.CanDemote) {
+		return p
+	}
+	if r := p.demote(x.suite.term); !r.Outcome.OK() {
+		x.lacks("demote-first", "a fresh process could not be demoted: %v", r.Err())
+	}
+	if x.tellsAlready == nil {
+		r := p.demote(x.suite.term)
+		tells := r.Outcome == sdk.OutcomeAlready
+		x.tellsAlready = &tells
+	}
+	return p
+}
+
+// promoted makes a ready plugin primary for a new term.
+func (x *exam) promoted(p *guest) sdk.Term {
+	t := x.nextTerm()
+	began := time.Now()
+	if r := p.promote(t); !r.Outcome.OK() {
+		x.lacks("promote", "it could not be promoted: %v", r.Err())
+	}
+	x.pace = max(time.Since(began), 100*time.Microsecond)
+	return t
+}
+
+// middles returns the times after which a promote is in the middle, measured on
+// one that was not disturbed.
+func (x *exam) middles() []time.Duration {
+	if x.pace == 0 {
+		p := x.ready()
+		t := x.promoted(p)
+		x.demoted(p, t)
+		p.close()
+	}
+	if x.pace > time.Second {
+		return []time.Duration{x.pace / 2}
+	}
+	return []time.Duration{x.pace / 4, x.pace / 2, 3 * x.pace / 4}
+}
+
+// demoted demotes, and sees that the part does not act any more.
+func (x *exam) demoted(p *guest, t sdk.Term) {
+	if r := p.demote(t); !r.Outcome.OK() {
+		x.fail("it could not be demoted: %v", r.Err())
+	}
+	x.world(false)
+}
+
+// staysDemoted sees that nothing that was under way promotes a part after its
+// demotion.
+func (x *exam) staysDemoted(p *guest, t sdk.Term) {
+	for end := time.Now().Add(min(2*x.pace, time.Second) + 50*time.Millisecond); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		x.world(false)
+	}
+	r := p.demote(t)
+	switch {
+	case !r.Outcome.OK():
+		x.fail("it could not be demoted again: %v", r.Err())
+	case x.tellsAlready != nil && *x.tellsAlready && r.Outcome != sdk.OutcomeAlready:
+		x.fail("a second demotion found something to do (%s): an act of before came after the proof", tell(r))
+	}
+}
+
+// world looks whether the part acts as primary, where somebody can.
+func (x *exam) world(want bool) {
+	if x.config.Promoted == nil {
+		return
+	}
+	is, err := x.config.Promoted()
+	switch {
+	case err != nil:
+		x.fail("it cannot be seen whether the part acts as primary: %v", err)
+	case is && !want:
+		x.fail("the part acts as primary, as seen from outside")
+	case !is && want:
+		x.fail("the part does not act as primary, as seen from outside")
+	}
+}
+
+// nextTerm returns a term higher than all before. Between two of them there is
+// one that nobody has used.
+func (x *exam) nextTerm() sdk.Term {
+	x.suite.term += 2
+	return x.suite.term
+}
+
+// transition returns a new act.
+func (x *exam) transition(a sdk.Action, t sdk.Term) sdk.Transition {
+	x.ids++
+	act := sdk.Transition{
+		ID: fmt.Sprintf("sdktest-%d-%d", x.config.Term, x.ids), Action: a, Mode: sdk.Planned,
+		Service: "sdktest", Node: x.config.Node.Node, Term: t, Reason: sdk.ReasonElection, Cause: "the contract is examined",
+		Attempt: 1, Timeout: x.config.Timeout, LeaseUntil: sdk.Now().Add(x.config.Lease),
+		Primary: x.config.Node, Members: []sdk.Peer{x.config.Node}, StateDir: x.config.StateDir,
+	}
+	switch a {
+	case sdk.Demote:
+		act.Reason, act.Primary = sdk.ReasonStop, sdk.Peer{}
+	case sdk.Follow:
+		act.Primary = sdk.Peer{Node: "other", Address: "127.0.0.2"}
+	}
+	return act
+}
+
+func (g *guest) promote(t sdk.Term) sdk.Result { return g.do(g.x.transition(sdk.Promote, t)) }
+func (g *guest) demote(t sdk.Term) sdk.Result  { return g.do(g.x.transition(sdk.Demote, t)) }
+
+func (g *guest) do(t sdk.Transition) sdk.Result { return g.doing(g.x.ctx, t)() }
+
+// doing begins an act, and returns what waits for its result.
+func (g *guest) doing(ctx context.Context, t sdk.Transition) func() sdk.Result {
+	return g.doingHeard(ctx, t, time.Second, func(string) {})
+}
+
+func (g *guest) doingHeard(ctx context.Context, t sdk.Transition, heartbeat time.Duration, heard func(string)) func() sdk.Result {
+	ended := make(chan sdk.Result, 1)
+	what := fmt.Sprintf("%s, term %d", t.Action, t.Term)
+	if t.Mode == sdk.Forced {
+		what = "forced " + what
+	}
+	if t.Attempt > 1 {
+		what += fmt.Sprintf(", attempt %d", t.Attempt)
+	}
+	began := time.Now()
+	g.x.acts.Go(func() {
+		r := g.Do(ctx, t, heartbeat, heard)
+		g.x.did.add("%s: %s after %s", what, tell(r), short(time.Since(began)))
+		ended <- r
+	})
+	return func() sdk.Result { return <-ended }
+}
+
+// check asks for a check; an answer that does not come fails the case.
+func (g *guest) check(role sdk.Role, t sdk.Term) sdk.Health {
+	ctx, cancel := context.WithTimeout(g.x.ctx, g.x.config.Timeout)
+	defer cancel()
+	h, err := g.Check(ctx, role, t)
+	if err != nil {
+		g.x.fail("a check for %s gave no answer: %v", role, err)
+	}
+	g.x.did.add("check for %s: fit %v: %s", role, h.Fit, h.Detail)
+	return h
+}
+
+// close ends the guest as a host does that stops.
+func (g *guest) close() {
+	if g.ended {
+		return
+	}
+	ctx, cancel := context.WithTimeout(g.x.ctx, askBound+endBound+slack)
+	defer cancel()
+	err := g.Close(ctx)
+	g.ended = true
+	g.x.did.add("ended it")
+	if err != nil {
+		g.x.lacks("end", "it did not end when it was told to: %v", err)
+	}
+}
+
+// kill ends the guest by SIGKILL.
+func (g *guest) kill() {
+	ctx, cancel := context.WithTimeout(g.x.ctx, askBound)
+	defer cancel()
+	err := g.Kill(ctx)
+	g.ended = true
+	g.x.did.add("killed it by SIGKILL")
+	if err != nil {
+		g.x.fail("SIGKILL did not end it: %v", err)
+	}
+}
+
+// tell is a result for people.
+func tell(r sdk.Result) string {
+	if err := r.Err(); err != nil {
+		return strings.TrimSpace(err.Error())
+	}
+	if r.Detail == "" {
+		return string(r.Outcome)
+	}
+	return fmt.Sprintf("%s (%s)", r.Outcome, r.Detail)
+}
+
+// short is a duration for people.
+func short(d time.Duration) time.Duration {
+	switch {
+	case d > time.Second:
+		return d.Round(10 * time.Millisecond)
+	case d > 10*time.Millisecond:
+		return d.Round(time.Millisecond)
+	}
+	return d.Round(10 * time.Microsecond)
+}
+
+// keys are the settings that an error names.
+func keys(err error) []string {
+	var found []string
+	var key *sdk.KeyError
+	switch many, ok := err.(interface{ Unwrap() []error }); {
+	case err == nil:
+	case ok:
+		for _, e := range many.Unwrap() {
+			found = append(found, keys(e)...)
+		}
+	case errors.As(err, &key):
+		found = append(found, key.Key)
+	}
+	return found
+}

@@ -1,0 +1,184 @@
+package sdktest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/deputy-ha/deputy/sdk"
+	"github.com/deputy-ha/deputy/sdk/wire"
+)
+
+// A Case proves one rule of the contract.
+type Case struct {
+	Name     string // short, for --run
+	Contract string // the rule
+	run      func(*exam)
+}
+
+// Cases returns all cases, in the order in which they run: a case that others
+// stand on comes before them.
+func Cases() []Case {
+	return slices.Concat(firstCases(), actCases(), faultCases(), checkCases(), processCases(), leaseCases())
+}
+
+// caseBound bounds one case, besides the acts that it asks for.
+const caseBound = time.Minute
+
+// Examine runs the cases one after the other and returns what came out; each
+// is also told to heard, when given, as soon as it is known.
+func Examine(ctx context.Context, s Subject, c Config, heard func(Result)) ([]Result, error) {
+	if c.StateDir == "" {
+		dir, err := os.MkdirTemp("", "sdktest-state-")
+		if err != nil {
+			return nil, fmt.Errorf("make a state folder: %w", err)
+		}
+		defer os.RemoveAll(dir)
+		c.StateDir = dir
+	}
+	u := newSuite(s, c)
+	var all []Result
+	for _, k := range Cases() {
+		if c.Only != nil && !c.Only.MatchString(k.Name) {
+			continue
+		}
+		if ctx.Err() != nil {
+			return all, fmt.Errorf("examine: %w", context.Cause(ctx))
+		}
+		r := u.run(ctx, k)
+		all = append(all, r)
+		if heard != nil {
+			heard(r)
+		}
+	}
+	return all, nil
+}
+
+// A suite is what the cases of one run share.
+type suite struct {
+	subject Subject
+	config  Config
+
+	about        *wire.Description // once it was asked
+	term         sdk.Term          // the highest used
+	ids          int
+	pace         time.Duration // that a promote took, once there was one
+	tellsAlready *bool         // whether a demote that has nothing to do says so
+	failed       map[string]bool
+}
+
+func newSuite(s Subject, c Config) *suite {
+	if c.Timeout <= 0 {
+		c.Timeout = 10 * time.Second
+	}
+	if c.Lease <= 0 {
+		c.Lease = time.Minute
+	}
+	if c.Term == 0 {
+		c.Term = sdk.Term(time.Now().Unix())
+	}
+	if c.Node == (sdk.Peer{}) {
+		c.Node = sdk.Peer{Node: "sdktest", Address: "127.0.0.1"}
+	}
+	return &suite{subject: s, config: c, term: c.Term, failed: map[string]bool{}}
+}
+
+// run runs one case to its end, and leaves the plugin demoted as far as it can.
+func (u *suite) run(ctx context.Context, k Case) Result {
+	ctx, cancel := context.WithTimeoutCause(ctx, caseBound+8*u.config.Timeout, fmt.Errorf("the case is not over within %s", caseBound+8*u.config.Timeout))
+	defer cancel()
+	x := &exam{suite: u, ctx: ctx, k: k, result: Result{Case: k.Name, Contract: k.Contract, Verdict: Passed}}
+	began := time.Now()
+	over := make(chan struct{})
+	go func() { // a goroutine of its own, which Goexit ends
+		defer close(over)
+		defer x.stop()
+		k.run(x)
+	}()
+	<-over
+	x.result.Took = time.Since(began)
+	u.failed[k.Name] = x.result.Verdict == Failed
+	x.tidy()
+	return x.result
+}
+
+// An exam is one case while it runs. Only the case's own goroutine may fail or
+// skip it.
+type exam struct {
+	*suite
+	ctx    context.Context
+	k      Case
+	did    steps
+	guests []*guest
+	acts   sync.WaitGroup
+	result Result
+}
+
+// fail ends the case: what was seen is not what the contract says.
+func (x *exam) fail(format string, args ...any) {
+	x.result.Verdict, x.result.Saw, x.result.Did = Failed, fmt.Sprintf(format, args...), x.did.list()
+	if err := context.Cause(x.ctx); err != nil {
+		x.result.Saw += "; " + err.Error()
+	}
+	for _, g := range slices.Backward(x.guests) {
+		if said := strings.TrimSpace(g.Said()); said != "" {
+			x.result.Said = said
+			break
+		}
+	}
+	runtime.Goexit()
+}
+
+// skip ends the case: it does not apply.
+func (x *exam) skip(format string, args ...any) {
+	x.result.Verdict, x.result.Note = Skipped, fmt.Sprintf(format, args...)
+	runtime.Goexit()
+}
+
+// lacks ends the case because what another case proves does not hold. That is
+// this one's failure only where it is not known already.
+func (x *exam) lacks(other, format string, args ...any) {
+	if other != x.k.Name && x.suite.failed[other] {
+		x.skip("cannot be tried: see %s", other)
+	}
+	x.fail(format, args...)
+}
+
+// note tells what was measured.
+func (x *exam) note(format string, args ...any) {
+	if x.result.Note != "" {
+		x.result.Note += "; "
+	}
+	x.result.Note += fmt.Sprintf(format, args...)
+}
+
+// stop ends what the case has started.
+func (x *exam) stop() {
+	for _, g := range x.guests {
+		g.end()
+	}
+	x.acts.Wait()
+}
+
+// tidy demotes once more, in a process of its own, so that a case that failed
+// spoils no other.
+func (x *exam) tidy() {
+	if x.about == nil || !slices.Contains(x.about.Capabilities, sdk.CanDemote) || x.result.Verdict == Passed {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.ctx), startBound+2*x.config.Timeout)
+	defer cancel()
+	p, err := x.subject.Open(ctx)
+	if err != nil {
+		return
+	}
+	if p.Configure(ctx, x.setup(0)) == nil {
+		p.Do(ctx, x.transition(sdk.Demote, x.suite.term), time.Second, func(string) {})
+	}
+	_ = p.Close(ctx)
+}

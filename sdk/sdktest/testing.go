@@ -1,0 +1,87 @@
+package sdktest
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// A T is what Run and Build need of *testing.T; programs that are no tests use
+// this package as well and have no use for package testing.
+type T interface {
+	Helper()
+	Context() context.Context
+	TempDir() string
+	Log(args ...any)
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+	Skip(args ...any)
+}
+
+// Run runs the cases as subtests of a *testing.T. A case fails its subtest, or
+// skips it, with the reason.
+func Run[S interface {
+	T
+	Run(name string, f func(S)) bool
+}](t S, s Subject, c Config,
+) {
+	t.Helper()
+	if c.StateDir == "" {
+		c.StateDir = t.TempDir()
+	}
+	u := newSuite(s, c)
+	for _, k := range Cases() {
+		if c.Only != nil && !c.Only.MatchString(k.Name) {
+			continue
+		}
+		t.Run(k.Name, func(t S) {
+			t.Helper()
+			switch r := u.run(t.Context(), k); r.Verdict {
+			case Failed:
+				t.Errorf("%s", r)
+			case Skipped:
+				t.Skip(r.Note)
+			default:
+				t.Log(r.Note)
+			}
+		})
+	}
+}
+
+// String tells of a case for people.
+func (r Result) String() string {
+	var b strings.Builder
+	b.WriteString(r.Case + ": " + string(r.Verdict))
+	if r.Note != "" {
+		b.WriteString(": " + r.Note)
+	}
+	if r.Verdict == Failed {
+		b.WriteString("\ncontract: " + r.Contract)
+		b.WriteString("\ndid:      " + strings.Join(r.Did, "\n          "))
+		b.WriteString("\nsaw:      " + r.Saw)
+		if r.Said != "" {
+			b.WriteString("\nsaid:     " + strings.ReplaceAll(r.Said, "\n", "\n          "))
+		}
+	}
+	return b.String()
+}
+
+// Build builds the plugin of a package's folder, without C, and returns the
+// path of its program.
+func Build(t T, dir string) string {
+	t.Helper()
+	folder, err := filepath.Abs(dir)
+	if err != nil {
+		t.Fatalf("build %s: %v", dir, err)
+	}
+	path := filepath.Join(t.TempDir(), "deputy-plugin-"+filepath.Base(folder))
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", path, ".")
+	cmd.Dir = folder
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v\n%s", dir, err, out)
+	}
+	return path
+}
