@@ -108,7 +108,8 @@ func ForcedBound(d time.Duration) Option { return func(p *Plugin) { p.forcedBoun
 //
 // New panics if C is no struct of settings, or if I can promote but not demote.
 func New[C, I any](name string, f func(ctx context.Context, c C, h Host) (I, error), options ...Option) Plugin {
-	p := Plugin{name: name, settings: settingsOf(reflect.TypeFor[C]()), capabilities: capabilitiesOf(reflect.TypeFor[I]())}
+	settings, err := settingsOf(reflect.TypeFor[C]())
+	p := Plugin{name: name, settings: settings, capabilities: capabilitiesOf(reflect.TypeFor[I]())}
 	for _, o := range options {
 		o(&p)
 	}
@@ -116,6 +117,8 @@ func New[C, I any](name string, f func(ctx context.Context, c C, h Host) (I, err
 		return f(ctx, config.Interface().(C), h)
 	}
 	switch {
+	case err != nil:
+		panic(fmt.Sprintf("plugin %s: settings: %v", name, err))
 	case len(p.capabilities) == 0:
 		panic(fmt.Sprintf("plugin %s: %s has none of the methods that a plugin is called for", name, reflect.TypeFor[I]()))
 	case p.can(CanPromote) && !p.can(CanDemote):

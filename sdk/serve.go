@@ -135,17 +135,12 @@ func (s *server) retire(p *part) {
 // mistakes tells an error about settings, key by key.
 func mistakes(err error) []*wire.Mistake {
 	var all []*wire.Mistake
-	var key *KeyError
-	switch many, ok := err.(interface{ Unwrap() []error }); {
-	case err == nil:
-	case ok:
-		for _, e := range many.Unwrap() {
-			all = append(all, mistakes(e)...)
+	for _, one := range apart(err) {
+		if key := (*KeyError)(nil); errors.As(one, &key) {
+			all = append(all, &wire.Mistake{Key: key.Key, Message: key.Err.Error()})
+		} else {
+			all = append(all, &wire.Mistake{Message: one.Error()})
 		}
-	case errors.As(err, &key):
-		all = append(all, &wire.Mistake{Key: key.Key, Message: key.Err.Error()})
-	default:
-		all = append(all, &wire.Mistake{Message: err.Error()})
 	}
 	return all
 }
