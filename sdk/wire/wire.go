@@ -22,6 +22,10 @@ import (
 	"github.com/deputy-ha/deputy/sdk/proto"
 )
 
+// ErrUnavailable is a call that the plugin did not get, or whose answer was
+// lost with the connection.
+var ErrUnavailable = errors.New("no connection")
+
 // A Client calls one plugin. Its methods may be called at the same time.
 type Client struct{ c proto.PluginServiceClient }
 
@@ -72,8 +76,16 @@ type Setup struct {
 	Term                sdk.Term // the highest seen
 }
 
-// Configure puts settings in force. Mistakes in them are joined errors, an
-// sdk.KeyError each where it is one setting's, and the settings of before stay.
+// Mistakes are what a plugin finds wrong with its settings, an sdk.KeyError each
+// where it is one setting's.
+type Mistakes []error
+
+func (m Mistakes) Error() string { return errors.Join(m...).Error() }
+
+// Unwrap returns the mistakes.
+func (m Mistakes) Unwrap() []error { return m }
+
+// Configure puts settings in force. With Mistakes in them those of before stay.
 func (c *Client) Configure(ctx context.Context, s Setup) error { return c.configure(ctx, s, false) }
 
 // Validate only judges settings, as Configure does.
@@ -94,7 +106,7 @@ func (c *Client) configure(ctx context.Context, s Setup, validate bool) error {
 	if err != nil {
 		return plain(err)
 	}
-	var wrong []error
+	var wrong Mistakes
 	for _, m := range r.Mistakes {
 		err := errors.New(m.Message)
 		if m.Key != "" {
@@ -102,7 +114,10 @@ func (c *Client) configure(ctx context.Context, s Setup, validate bool) error {
 		}
 		wrong = append(wrong, err)
 	}
-	return errors.Join(wrong...)
+	if len(wrong) == 0 {
+		return nil
+	}
+	return wrong
 }
 
 // Do has one act done, and returns its result. Each sign of life is told to
@@ -236,6 +251,8 @@ func plain(err error) error {
 		return err
 	case s.Code() == codes.Unimplemented:
 		return fmt.Errorf("%s: %w", s.Message(), errors.ErrUnsupported)
+	case s.Code() == codes.Unavailable:
+		return fmt.Errorf("%s: %w", s.Message(), ErrUnavailable)
 	case s.Code() == codes.Canceled:
 		return fmt.Errorf("%s: %w", s.Message(), context.Canceled)
 	case s.Code() == codes.DeadlineExceeded:

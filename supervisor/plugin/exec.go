@@ -93,13 +93,13 @@ func (x *Exec) Verify(ctx context.Context) error {
 		for _, c := range capabilities {
 			if argv := x.settings.argv[c]; argv != nil {
 				if err := trusted(argv[0], x.host.UID); err != nil {
-					all = append(all, &KeyError{Key: string(c), Err: err})
+					all = append(all, &sdk.KeyError{Key: string(c), Err: err})
 				}
 			}
 		}
 		if name := x.settings.user; name != "" {
 			if _, _, err := become(name); err != nil {
-				all = append(all, &KeyError{Key: asUser, Err: err})
+				all = append(all, &sdk.KeyError{Key: asUser, Err: err})
 			}
 		}
 		found <- errors.Join(all...)
@@ -137,7 +137,7 @@ func (x *Exec) Do(ctx context.Context, t sdk.Transition, progress func(string)) 
 		progress: progress,
 	}
 	defer says.mute()
-	p := program{argv: argv, user: x.settings.user, env: actEnviron(t, timeout), act: true, in: append(in, '\n'), says: says}
+	p := program{argv: argv, user: x.settings.user, env: actEnviron(t, timeout), kind: acting, in: append(in, '\n'), says: says}
 	e, cause := x.run(ctx, p, timeout, t.Mode == sdk.Forced)
 	return result(t.Action, e, cause, says)
 }
@@ -212,8 +212,8 @@ func (x *Exec) run(ctx context.Context, p program, timeout time.Duration, hard b
 	}
 	var cause error
 	select {
-	case e := <-r.ends:
-		return e, ErrKilled // if it was cut short, then by Kill
+	case <-r.gone:
+		return r.ended, ErrKilled // if it was cut short, then by Kill
 	case <-r.kill:
 		cause = ErrKilled
 	case <-deadline.C():
@@ -225,14 +225,14 @@ func (x *Exec) run(ctx context.Context, p program, timeout time.Duration, hard b
 	if hard {
 		r.destroy()
 	} else {
-		r.end()
+		r.finish()
 		patience += graceTime
 	}
 	late := time.NewTimer(patience)
 	defer late.Stop()
 	select {
-	case e := <-r.ends:
-		return e, cause
+	case <-r.gone:
+		return r.ended, cause
 	case <-late.C:
 		r.destroy() // should it not have started yet, it never shall
 		return ending{cut: true}, fmt.Errorf("%w: could not be killed: %s", cause, r)
@@ -246,23 +246,22 @@ func (x *Exec) begin(p program) (*run, error) {
 	checks := 0
 	for other := range x.runs {
 		switch {
-		case p.act && other.act && !other.doomed():
+		case p.kind == acting && other.kind == acting && !other.doomed():
 			return nil, fmt.Errorf("%w: %s", ErrActing, other)
-		case !other.act:
+		case other.kind == checking:
 			checks++
 		}
 	}
-	if !p.act && checks >= maxChecks {
+	if p.kind == checking && checks >= maxChecks {
 		return nil, fmt.Errorf("%d checks still run", checks)
 	}
 	r := newRun(p, x.host.UID)
 	x.runs[r] = struct{}{}
 	go func() { // which Kill waits for
-		e := r.live()
+		r.ended = r.live()
 		x.mu.Lock()
 		delete(x.runs, r)
 		x.mu.Unlock()
-		r.ends <- e
 		close(r.gone)
 	}()
 	return r, nil
@@ -281,3 +280,20 @@ func bound(ctx context.Context, timeout time.Duration) (time.Duration, error) {
 	}
 	return timeout, nil
 }
+
+// Open does nothing: programs run when they are called.
+func (x *Exec) Open(context.Context) error { return nil }
+
+// Validate judges another definition of the part.
+func (x *Exec) Validate(_ context.Context, p supervisor.Part) error {
+	_, err := parse(p.Config)
+	return err
+}
+
+// Configure returns a plugin with the definition.
+func (x *Exec) Configure(_ context.Context, p supervisor.Part) (Plugin, error) {
+	return newExec(x.host, p)
+}
+
+// Close ends whatever still runs.
+func (x *Exec) Close(ctx context.Context) error { return x.Kill(ctx) }

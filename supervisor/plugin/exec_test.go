@@ -321,7 +321,7 @@ func TestHookRunsAsAnotherUser(t *testing.T) {
 	if got := b.Do(t.Context(), act(sdk.Promote, long), nil); got.Outcome != sdk.OutcomeUnchanged || !strings.Contains(got.Detail, "unknown user") {
 		t.Errorf("got %+v, want not started, for want of the user", got)
 	}
-	var mistake *KeyError
+	var mistake *sdk.KeyError
 	if err := b.Verify(t.Context()); !errors.As(err, &mistake) || mistake.Key != "user" {
 		t.Errorf("verify: got %v, want a mistake in user", err)
 	}

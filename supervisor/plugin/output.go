@@ -21,11 +21,12 @@ import (
 // The bounds of what is kept of a process's output. All of it is read, so that
 // a process never waits for room in its pipe.
 const (
-	maxLine    = 4 << 10 // bytes of one line; the rest of it is dropped
-	maxLogged  = 1000    // lines of one run
-	maxKept    = 300     // bytes of a line in a result
-	keptLines  = 3       // in a result
-	leftInPipe = 1 << 20 // bytes; the most that a pipe holds for an unprivileged process (pipe(7))
+	maxLine    = 4 << 10  // bytes of one line; the rest of it is dropped
+	maxRecord  = 64 << 10 // bytes of one line where it may be a record, with a stack in it
+	maxLogged  = 1000     // lines of one run, in one minute
+	maxKept    = 300      // bytes of a line in a result
+	keptLines  = 3        // in a result
+	leftInPipe = 1 << 20  // bytes; the most that a pipe holds for an unprivileged process (pipe(7))
 )
 
 // An outlet is the reading end of a pipe that a process writes to.
@@ -77,52 +78,99 @@ func (o *outlet) Read(b []byte) (int, error) {
 }
 
 // lines reads r to its end and hands on each line, without its end and cut to
-// maxLine bytes. The line is the callee's only until it returns.
-func lines(r io.Reader, each func([]byte)) {
+// limit bytes. The line is the callee's only until it returns.
+func lines(r io.Reader, limit int, each func([]byte)) {
+	c := cutter{limit: limit, each: each}
 	buf := make([]byte, 8<<10)
-	var line []byte
-	began := false
 	for {
 		n, err := r.Read(buf)
-		for rest := buf[:n]; len(rest) > 0; {
-			part, after, whole := bytes.Cut(rest, []byte{'\n'})
-			line = append(line, part[:min(len(part), maxLine-len(line))]...)
-			began, rest = true, after
-			if whole {
-				each(line)
-				line, began = line[:0], false
-			}
-		}
+		_, _ = c.Write(buf[:n])
 		if err != nil {
-			if began {
-				each(line)
-			}
+			c.end()
 			return
 		}
 	}
 }
 
+// A cutter cuts what is written to it into lines.
+type cutter struct {
+	limit int
+	each  func([]byte)
+	line  []byte
+	began bool
+}
+
+func (c *cutter) Write(b []byte) (int, error) {
+	for rest := b; len(rest) > 0; {
+		part, after, whole := bytes.Cut(rest, []byte{'\n'})
+		c.line = append(c.line, part[:min(len(part), c.limit-len(c.line))]...)
+		c.began, rest = true, after
+		if whole {
+			c.end()
+		}
+	}
+	return len(b), nil
+}
+
+// end hands on a line that has no end of its own.
+func (c *cutter) end() {
+	if c.began {
+		c.each(c.line)
+		c.line, c.began = c.line[:0], false
+	}
+}
+
 // A transcript logs what a run says and keeps what its result needs of it.
 type transcript struct {
-	log   *slog.Logger
-	level slog.Level // of a line that does not tell its own
+	log     *slog.Logger
+	level   slog.Level // of a line that does not tell its own
+	records bool       // lines of the standard error may be a log's records
 
 	mu       sync.Mutex
 	progress func(string)
 	first    string   // the first line of the standard output
 	tail     []string // the last lines of both outputs
-	logged   int
+	panicked string   // how it said that it crashes
+	logged   int      // lines, since the time below
+	since    time.Time
+}
+
+// room is how much of a line counts, in bytes.
+func (s *transcript) room() int {
+	if s.records {
+		return maxRecord
+	}
+	return maxLine
 }
 
 // out takes a line of the standard output.
-func (s *transcript) out(line []byte) { s.say(line, true) }
+func (s *transcript) out(line []byte) {
+	level, text := priority(line, s.level)
+	s.say(level, clean(text, maxLine), nil, true)
+}
 
 // err takes a line of the standard error.
-func (s *transcript) err(line []byte) { s.say(line, false) }
+func (s *transcript) err(line []byte) {
+	if s.records {
+		if r, ok := parseRecord(line); ok {
+			s.say(r.level, r.text, r.attrs, false)
+			return
+		}
+	}
+	level, text := priority(line, s.level)
+	said := clean(text, maxLine)
+	s.mu.Lock()
+	if s.records && (strings.HasPrefix(said, "panic: ") || strings.HasPrefix(said, "fatal error: ")) {
+		s.panicked = clean([]byte(said), maxKept)
+	}
+	if s.panicked != "" {
+		level = slog.LevelError // with all that follows: the traces
+	}
+	s.mu.Unlock()
+	s.say(level, said, nil, false)
+}
 
-func (s *transcript) say(raw []byte, out bool) {
-	level, text := priority(raw, s.level)
-	line := clean(text, maxLine)
+func (s *transcript) say(level slog.Level, line string, attrs []slog.Attr, out bool) {
 	if line == "" {
 		return
 	}
@@ -135,11 +183,14 @@ func (s *transcript) say(raw []byte, out bool) {
 		s.tail = append(s.tail[:0], s.tail[1:]...)
 	}
 	s.tail = append(s.tail, clean([]byte(line), maxKept))
+	if now := time.Now(); now.Sub(s.since) >= time.Minute {
+		s.logged, s.since = 0, now
+	}
 	switch s.logged++; {
 	case s.logged <= maxLogged:
-		s.log.Log(context.Background(), level, "plugin says", "line", line)
+		s.log.LogAttrs(context.Background(), level, "plugin says", append([]slog.Attr{slog.String("line", line)}, attrs...)...)
 	case s.logged == maxLogged+1:
-		s.log.Warn("plugin says too much", "cause", fmt.Sprintf("more than %d lines in one run; the rest is not logged", maxLogged))
+		s.log.Warn("plugin says too much", "cause", fmt.Sprintf("more than %d lines in a minute; the rest of it is not logged", maxLogged))
 	}
 }
 
@@ -183,10 +234,13 @@ func (s *transcript) firstOut() string {
 	return s.first
 }
 
-// last returns up to n of the last lines, as one.
+// last returns up to n of the last lines, as one, or how it panicked.
 func (s *transcript) last(n int) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.panicked != "" {
+		return s.panicked
+	}
 	return strings.Join(s.tail[max(0, len(s.tail)-n):], "; ")
 }
 
@@ -210,15 +264,22 @@ func priority(line []byte, other slog.Level) (slog.Level, []byte) {
 
 // clean makes a line safe to show on a terminal, in at most limit bytes.
 func clean(line []byte, limit int) string {
-	text := strings.Map(func(r rune) rune {
+	return cleanText(strings.ReplaceAll(string(line), "\n", "?"), limit)
+}
+
+// cleanText is clean for text of several lines.
+func cleanText(text string, limit int) string {
+	text = strings.Map(func(r rune) rune {
 		switch {
+		case r == '\n':
+			return r
 		case r == '\t':
 			return ' '
 		case r == utf8.RuneError, !unicode.IsPrint(r):
 			return '?'
 		}
 		return r
-	}, strings.TrimSpace(string(line)))
+	}, strings.TrimSpace(text))
 	if len(text) <= limit {
 		return text
 	}

@@ -22,7 +22,7 @@ func TestOutletReadsWhatIsInThePipeAndNoMore(t *testing.T) {
 			w.Close()
 		}
 		n := 0
-		lines(o, func([]byte) { n++ })
+		lines(o, maxLine, func([]byte) { n++ })
 		if n != 3000 || o.held != open {
 			t.Errorf("other end open %t: read %d lines, held %t; want 3000, %t", open, n, o.held, open)
 		}
@@ -42,7 +42,7 @@ func TestLines(t *testing.T) {
 		"a\r\n<3>b\x00c\xff\n": {"a\r", "<3>b\x00c\xff"},
 	} {
 		var got []string
-		lines(strings.NewReader(text), func(line []byte) { got = append(got, string(line)) })
+		lines(strings.NewReader(text), maxLine, func(line []byte) { got = append(got, string(line)) })
 		if strings.Join(got, "\n") != strings.Join(want, "\n") || len(got) != len(want) {
 			t.Errorf("%.20q: got %d lines, %.60q", text, len(got), got)
 		}
@@ -79,7 +79,7 @@ func TestNoProgressAfterTheAct(t *testing.T) {
 
 func TestRunKilledBeforeItsStartNeverStarts(t *testing.T) {
 	b := newBench(t, map[string]any{"demote": `touch "$TMPDIR/ran"`})
-	r := newRun(program{argv: b.settings.argv[sdk.CanDemote], env: os.Environ(), act: true, says: &transcript{log: b.Exec.log}}, os.Geteuid())
+	r := newRun(program{argv: b.settings.argv[sdk.CanDemote], env: os.Environ(), kind: acting, says: &transcript{log: b.Exec.log}}, os.Geteuid())
 	r.destroy()
 	if e := r.live(); !errors.Is(e.err, ErrKilled) || e.state != nil {
 		t.Errorf("got %+v, want ErrKilled", e)

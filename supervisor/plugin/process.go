@@ -1,337 +1,249 @@
 package plugin
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
+	"log/slog"
+	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/deputy-ha/deputy/sdk"
+	"github.com/deputy-ha/deputy/sdk/wire"
+	"github.com/deputy-ha/deputy/supervisor"
 )
 
-// The bounds of an ending.
-const (
-	graceTime = time.Second // between SIGTERM and SIGKILL
-	deathTime = time.Second // after SIGKILL, for the processes to be gone
-)
+// Process is the kind of plugin that is a program of its own, deputy-plugin-NAME
+// in one of the host's directories: one process for each part of each service,
+// from Open to Close. One that dies or freezes is started again, with a delay
+// that grows, and configured anew; calls wait for it as long as they have time.
+type Process struct {
+	host    Host
+	path    string
+	log     *slog.Logger
+	sockets *sockets
 
-// A program is what a run runs.
-type program struct {
-	argv []string
-	env  []string
-	user string // whom it runs as; empty: as the supervisor does
-	act  bool   // one that changes something; else a check
-	in   []byte // of an act: its standard input
-	says *transcript
+	opening sync.Mutex // one Open or Close at a time
+
+	mu      sync.Mutex
+	part    supervisor.Part  // as last configured
+	says    wire.Description // as Open learned it
+	term    sdk.Term         // the highest of an act
+	open    bool
+	now     *life              // takes calls; nil while none does
+	lives   map[*life]struct{} // of which something may be left
+	changed chan struct{}      // closed, and replaced, when the above or below changes
+	why     error              // there is no life now
+	due     time.Time          // of the next start; zero while one is under way
+	failed  int                // starts that came to nothing
+
+	hurry chan struct{} // has one when a start must not wait
+	stop  context.CancelCauseFunc
+	kept  chan struct{} // closed when keep has returned
 }
 
-// An ending is how a run has ended.
-type ending struct {
-	err   error            // it was not started
-	cut   bool             // it was told to end
-	state *os.ProcessState // of the program itself, if it was started
-}
-
-// A run is one program from before its start until all of it is gone, in a
-// session of its own. It has one goroutine, which alone signals and reaps it;
-// that one may wait for ever in the kernel, so nobody waits for it but with a
-// bound.
-type run struct {
-	program
-	uid  int
-	ends chan ending   // has its one ending
-	gone chan struct{} // closed after that: nothing of it is left
-
-	stop, kill         chan struct{} // closed to have it ended, with and without grace
-	stopOnce, killOnce sync.Once
-
-	mu     sync.Mutex
-	pid    int
-	remain []int // what SIGKILL has not ended so far
-}
-
-func newRun(p program, uid int) *run {
-	return &run{
-		program: p, uid: uid,
-		ends: make(chan ending, 1), gone: make(chan struct{}),
-		stop: make(chan struct{}), kill: make(chan struct{}),
+func newProcess(h Host, p supervisor.Part, path string) *Process {
+	var dir string
+	if h.RunDir != "" {
+		dir = filepath.Join(h.RunDir, "plugins", p.Name)
+	}
+	return &Process{
+		host: h, part: p, path: path, log: h.Log.With("plugin", p.Name), sockets: &sockets{dir: dir},
+		lives: map[*life]struct{}{}, changed: make(chan struct{}), why: ErrClosed,
+		hurry: make(chan struct{}, 1),
 	}
 }
 
-// end asks the run to end itself: SIGTERM, and SIGKILL after graceTime.
-func (r *run) end() { r.stopOnce.Do(func() { close(r.stop) }) }
-
-// destroy has the run killed.
-func (r *run) destroy() { r.killOnce.Do(func() { close(r.kill) }) }
-
-// doomed reports whether the run is killed, or about to be.
-func (r *run) doomed() bool {
-	select {
-	case <-r.kill:
-		return true
-	default:
-		return false
+// Describe returns what the process said when it was opened.
+func (p *Process) Describe() supervisor.Description {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return supervisor.Description{
+		Name: p.says.Name, Version: p.says.Version, Capabilities: p.says.Capabilities, ForcedBound: p.says.ForcedBound,
 	}
 }
 
-// String names the run and, while SIGKILL does not end them, its processes.
-func (r *run) String() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.pid == 0 {
-		return r.argv[0] + ", not started yet"
+// PID is the number of the process, or zero while there is none.
+func (p *Process) PID() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.now == nil {
+		return 0
 	}
-	pids := r.remain
-	if len(pids) == 0 {
-		pids = []int{r.pid}
-	}
-	var text []string
-	for _, pid := range pids {
-		text = append(text, strconv.Itoa(pid))
-	}
-	return fmt.Sprintf("%s, pid %s", r.argv[0], strings.Join(text, ", "))
+	return p.now.run.number()
 }
 
-// live runs the program to the end of all that has to end with it.
-func (r *run) live() ending {
-	if err := trusted(r.argv[0], r.uid); err != nil {
-		return ending{err: err}
-	}
-	p, err := r.open()
+// Open starts the process, asks what it is and gives it its settings. From
+// then on it is kept running until Close.
+func (p *Process) Open(ctx context.Context) error {
+	err := p.openOnce(ctx)
 	if err != nil {
-		return ending{err: err}
+		return fmt.Errorf("open %s: %w", p.part.Name, err)
 	}
-	defer p.close()
-	cmd := exec.Cmd{
-		Path: r.argv[0], Args: r.argv, Env: r.env, Dir: "/",
-		Stdout: p.childs[1], Stderr: p.childs[2], ExtraFiles: p.childs[3:],
-		// A session holds all that the program starts, whatever process groups
-		// that makes (timeout(1) does), unless it begins another session.
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
-	}
-	if p.childs[0] != nil {
-		cmd.Stdin = p.childs[0]
-	}
-	if r.user != "" {
-		cred, home, err := become(r.user)
-		if err != nil {
-			return ending{err: err}
-		}
-		cmd.SysProcAttr.Credential = cred
-		cmd.Env = append(cmd.Env, "HOME="+home)
-	}
-	if r.doomed() {
-		return ending{err: ErrKilled}
-	}
-	if err := cmd.Start(); err != nil {
-		if errors.Is(err, syscall.ENOEXEC) {
-			err = fmt.Errorf("%w: the first line of a script names its interpreter, as in #!/bin/sh", err)
-		}
-		return ending{err: err}
-	}
-	r.mu.Lock()
-	r.pid = cmd.Process.Pid
-	r.mu.Unlock()
-	if p.life != nil {
-		if err := p.life.arm(r.pid); err != nil {
-			r.says.log.Warn("plugin could outlive the supervisor", "cause", err)
-		}
-	}
-	p.begin(r.in, r.says)
+	return nil
+}
 
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		awaitEnd(r.pid)
+func (p *Process) openOnce(ctx context.Context) error {
+	p.opening.Lock()
+	defer p.opening.Unlock()
+	if p.isOpen() {
+		return errors.New("it is open already")
+	}
+	if err := p.sockets.clear(); err != nil {
+		return err
+	}
+	l, says, err := p.begin(ctx, true)
+	if err != nil {
+		return err
+	}
+	keeping, stop := context.WithCancelCause(context.Background())
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.says, p.open, p.stop, p.kept = says, true, stop, make(chan struct{})
+	p.show(l, nil, time.Time{})
+	go p.keep(keeping, l) // which Close waits for
+	return nil
+}
+
+func (p *Process) isOpen() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.open
+}
+
+// begin starts a process and configures it; asked to, it learns first what it
+// is.
+func (p *Process) begin(ctx context.Context, describe bool) (_ *life, says wire.Description, err error) {
+	l, err := p.start(ctx)
+	if err != nil {
+		return nil, says, err
+	}
+	defer func() {
+		if err != nil {
+			l.kill(err)
+			l.await(deathTime)
+		}
 	}()
-	e := ending{cut: r.await(ended)}
-	// Until it is reaped, the program's number and its session's stay its own.
-	switch {
-	case e.cut:
-		r.slay(ended)
-	case !r.act: // nothing of a check stays
-		unix.Kill(-r.pid, unix.SIGKILL)
-	}
-	p.finish()
-	cmd.Wait()
-	e.state = cmd.ProcessState
-	switch {
-	case !r.act, e.cut:
-	case outcomeOf(e.state).Outcome.OK(): // what it left running may be what it promoted
-		if err := p.life.disarm(); err != nil {
-			r.says.log.Warn("what the plugin left running was killed", "cause", err) // by a line that is closed while armed
+	ctx, cancel := context.WithTimeoutCause(ctx, startTime, fmt.Errorf("no answer within %s", startTime))
+	defer cancel()
+	if describe {
+		if says, err = l.describe(ctx); err != nil {
+			return nil, says, err
 		}
-		if p.outlets[0].held || p.outlets[1].held {
-			r.says.log.Warn("plugin left its outputs open", "cause", "a process that it started still has them; redirect them: nobody reads them now, and writing to them fails")
-		}
-	default: // what it left running may still be at it
-		r.slay(ended)
 	}
-	return e
+	if err := l.wire.Configure(ctx, p.setupOf(nil)); err != nil {
+		return nil, says, l.told(ctx, "configure", err)
+	}
+	return l, says, nil
 }
 
-// await returns when the program has ended by itself, or with true when it was
-// told to and either did or is to be killed.
-func (r *run) await(ended <-chan struct{}) (cut bool) {
-	select {
-	case <-ended:
-		return false
-	case <-r.kill:
-		return true
-	case <-r.stop:
+// start starts a process, and counts it among the lives until it is over.
+func (p *Process) start(ctx context.Context) (*life, error) {
+	dir, err := p.sockets.add()
+	if err != nil {
+		return nil, err
 	}
-	unix.Kill(-r.pid, unix.SIGTERM)
-	grace := time.NewTimer(graceTime)
-	defer grace.Stop()
-	select {
-	case <-ended:
-	case <-r.kill:
-	case <-grace.C:
-	}
-	return true
+	says := &transcript{log: p.log, level: slog.LevelInfo, records: true}
+	env := environ(setting{"SERVICE", p.host.Service}, setting{"NODE", p.host.Node}, setting{"STATE_DIR", p.host.StateDir})
+	l := newLife(program{kind: serving, argv: []string{p.path}, env: env, says: says}, p.host.UID, dir)
+	p.mu.Lock()
+	p.lives[l] = struct{}{}
+	p.mu.Unlock()
+	err = l.start(ctx, func() {
+		p.sockets.remove(dir)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.lives, l)
+	})
+	return l, err
 }
 
-// slay kills the program with all its family, and returns when they are gone.
-// Once the program is reaped, its number is signalled only while somebody of
-// its session lives, who keeps the number from being given to another.
-func (r *run) slay(ended <-chan struct{}) {
-	leader := true
-	select {
-	case <-ended:
-		ended, leader = nil, false
-	default:
-		unix.Kill(-r.pid, unix.SIGSTOP) // so that it starts nothing more while we look
+func (p *Process) heartbeats() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.says.Heartbeats
+}
+
+// setupOf returns what a part of that definition is configured with; none is
+// the one last configured.
+func (p *Process) setupOf(part *supervisor.Part) wire.Setup {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if part == nil {
+		part = &p.part
 	}
-	others := family(r.pid)
-	for wait := time.Millisecond; leader || len(others) > 0; wait = min(2*wait, time.Second) {
-		unix.Kill(-r.pid, unix.SIGKILL)
-		for _, o := range others {
-			o.kill()
-		}
+	return wire.Setup{
+		Service: p.host.Service, Node: p.host.Node, Part: part.Name, StateDir: p.host.StateDir, Config: part.Config, Term: p.term,
+	}
+}
+
+// describe asks what the process is.
+func (l *life) describe(ctx context.Context) (wire.Description, error) {
+	says, err := l.wire.Describe(ctx)
+	switch can := func(c sdk.Capability) bool { return slices.Contains(says.Capabilities, c) }; {
+	case err != nil:
+		return says, l.told(ctx, "describe", err)
+	case len(says.Capabilities) == 0:
+		return says, fmt.Errorf("%w: it can do nothing", ErrContract)
+	case can(sdk.CanPromote) && !can(sdk.CanDemote):
+		return says, fmt.Errorf("%w: it can promote but not demote: what is promoted must be able to leave the role", ErrContract)
+	}
+	return says, nil
+}
+
+// show makes a change known to all who wait for one. The caller holds mu.
+func (p *Process) show(now *life, why error, due time.Time) {
+	p.now, p.why, p.due = now, why, due
+	if now != nil {
+		now.shown = true
+	}
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// Close ends the process, and returns when all of it is gone or ctx ends.
+func (p *Process) Close(ctx context.Context) error {
+	p.opening.Lock()
+	defer p.opening.Unlock()
+	if !p.isOpen() {
+		return nil
+	}
+	p.stop(ErrClosed)
+	select {
+	case <-p.kept:
+	case <-ctx.Done():
+		p.killAll(causeOf(ctx))
+		<-p.kept // soon: what it waits for has a bound
+	}
+	p.mu.Lock()
+	p.open = false
+	p.show(nil, ErrClosed, time.Time{})
+	p.mu.Unlock()
+	var left []string
+	for _, l := range p.killAll(ErrClosed) {
 		select {
-		case <-ended:
-			ended, leader = nil, false
-		case <-time.After(wait):
+		case <-l.over:
+		case <-ctx.Done():
+			left = append(left, l.run.String())
 		}
-		// A relative whose parents are dead is found no more, yet may live.
-		found := family(r.pid)
-		for _, o := range others {
-			if !slices.ContainsFunc(found, o.same) && o.lives() {
-				found = append(found, o)
-			}
-		}
-		others = found
-		r.remains(leader, others)
 	}
+	if left != nil {
+		return fmt.Errorf("close %s: not gone: %s: %w", p.part.Name, strings.Join(left, "; "), context.Cause(ctx))
+	}
+	return nil
 }
 
-func (r *run) remains(leader bool, others []relative) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.remain = r.remain[:0]
-	if leader {
-		r.remain = append(r.remain, r.pid)
+// killAll kills every process, and returns those of which something is left.
+func (p *Process) killAll(why error) []*life {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []*life
+	for l := range p.lives {
+		l.kill(why)
+		all = append(all, l)
 	}
-	for _, o := range others {
-		r.remain = append(r.remain, o.pid)
-	}
-}
-
-// awaitEnd returns when a child has ended, and leaves it to be reaped.
-func awaitEnd(pid int) {
-	for {
-		if err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != unix.EINTR {
-			return
-		}
-	}
-}
-
-// pipes are a run's ends of what it shares with its program.
-type pipes struct {
-	childs  []*os.File // the program's ends, by descriptor
-	outlets []*outlet  // from descriptor 1 on
-	in      *os.File
-	life    *lifeline
-	reading sync.WaitGroup
-}
-
-func (r *run) open() (*pipes, error) {
-	p := &pipes{childs: []*os.File{nil}}
-	outlets := 2
-	if r.act {
-		var err error
-		if p.childs[0], p.in, err = os.Pipe(); err != nil {
-			return nil, fmt.Errorf("open pipe: %w", err)
-		}
-		outlets = 3
-	}
-	for range outlets {
-		o, w, err := newOutlet()
-		if err != nil {
-			p.close()
-			return nil, err
-		}
-		p.outlets, p.childs = append(p.outlets, o), append(p.childs, w)
-	}
-	if r.act {
-		var err error
-		if p.life, err = newLifeline(); err != nil {
-			p.close()
-			return nil, err
-		}
-		p.childs = append(p.childs, p.life.read)
-	}
-	return p, nil
-}
-
-// begin writes the program's input and reads its outputs, until finish.
-func (p *pipes) begin(in []byte, says *transcript) {
-	for _, f := range p.childs {
-		if f != nil && (p.life == nil || f != p.life.read) {
-			f.Close()
-		}
-	}
-	if p.in != nil {
-		p.reading.Go(func() {
-			defer p.in.Close()
-			_, _ = p.in.Write(in) // whoever does not read it does not want it
-		})
-	}
-	for i, each := range []func([]byte){says.out, says.err, says.step}[:len(p.outlets)] {
-		p.reading.Go(func() { lines(p.outlets[i], each) })
-	}
-}
-
-// finish takes in what the program has written, now that it has ended.
-func (p *pipes) finish() {
-	for _, o := range p.outlets {
-		o.finish()
-	}
-	if p.in != nil {
-		p.in.Close()
-	}
-	p.reading.Wait()
-}
-
-func (p *pipes) close() {
-	for _, f := range p.childs {
-		if f != nil {
-			f.Close()
-		}
-	}
-	for _, o := range p.outlets {
-		o.f.Close()
-	}
-	if p.in != nil {
-		p.in.Close()
-	}
-	if p.life != nil {
-		p.life.close()
-	}
+	return all
 }

@@ -48,14 +48,14 @@ func parse(config map[string]any) (settings, error) {
 			err = fmt.Errorf("unknown key; known: %s, %s, %s", programs(), asUser, forcedBound)
 		}
 		if err != nil {
-			mistakes = append(mistakes, &KeyError{Key: key, Err: err})
+			mistakes = append(mistakes, &sdk.KeyError{Key: key, Err: err})
 		}
 	}
 	switch has := func(c sdk.Capability) bool { _, ok := config[string(c)]; return ok }; {
 	case !slices.ContainsFunc(capabilities[:], has):
 		mistakes = append(mistakes, fmt.Errorf("nothing to run: give some of %s", programs()))
 	case has(sdk.CanPromote) && !has(sdk.CanDemote):
-		mistakes = append(mistakes, &KeyError{Key: string(sdk.CanPromote), Err: errors.New("needs a demote beside it: what is promoted must be able to leave the role")})
+		mistakes = append(mistakes, &sdk.KeyError{Key: string(sdk.CanPromote), Err: errors.New("needs a demote beside it: what is promoted must be able to leave the role")})
 	}
 	return s, errors.Join(mistakes...)
 }

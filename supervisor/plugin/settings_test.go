@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/deputy-ha/deputy/sdk"
 	"github.com/deputy-ha/deputy/supervisor"
 )
 
@@ -33,7 +34,7 @@ func TestMistakesInTheSettings(t *testing.T) {
 		var keys []string
 		if joined, ok := err.(interface{ Unwrap() []error }); ok {
 			for _, e := range joined.Unwrap() {
-				var mistake *KeyError
+				var mistake *sdk.KeyError
 				if errors.As(e, &mistake) {
 					keys = append(keys, mistake.Key)
 				} else {

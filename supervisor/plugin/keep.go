@@ -1,0 +1,143 @@
+package plugin
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// The delays before a process that has ended by itself is started again: they
+// double from the first to the last, each a little longer by chance, and begin
+// anew once one has lived for as long as the last.
+const (
+	firstDelay = 100 * time.Millisecond
+	lastDelay  = 30 * time.Second
+)
+
+// keep keeps a process running until ctx ends, and then ends it.
+func (p *Process) keep(ctx context.Context, l *life) {
+	defer close(p.kept)
+	crashes := 0
+	for {
+		p.attend(ctx, l)
+		if ctx.Err() != nil {
+			bound := p.host.stall()
+			if l.acting() {
+				bound = graceTime
+			}
+			l.end(bound)
+			l.await(deathTime)
+			return
+		}
+		p.retire(l)
+		if !l.await(deathTime) {
+			p.log.Error("plugin could not be killed", "process", l.run.String())
+		}
+		switch why := l.killed(); {
+		case why != nil: // for a reason that is over now
+			p.log.Warn("plugin was killed and starts again", "cause", why)
+			crashes = 0
+		case time.Since(l.started) > lastDelay:
+			crashes = 1
+		default:
+			crashes++
+		}
+		if l = p.again(ctx, l.death(), crashes); l == nil {
+			return
+		}
+	}
+}
+
+// again starts a process in place of one that has ended, until that works or
+// ctx ends.
+func (p *Process) again(ctx context.Context, why error, crashes int) *life {
+	for ; ; crashes++ {
+		var wait time.Duration
+		if crashes > 0 {
+			wait = delay(crashes)
+			p.log.Warn("plugin has ended and starts again", "cause", why, "after", wait)
+		}
+		p.mu.Lock()
+		p.show(nil, why, time.Now().Add(wait))
+		p.mu.Unlock()
+		p.pause(ctx, wait)
+		if ctx.Err() != nil {
+			return nil
+		}
+		p.mu.Lock()
+		p.show(nil, why, time.Time{})
+		p.mu.Unlock()
+		l, _, err := p.begin(ctx, false)
+		p.mu.Lock()
+		select {
+		case <-p.hurry: // whoever was in a hurry has a process now, or an error
+		default:
+		}
+		if err == nil {
+			p.show(l, nil, time.Time{})
+			p.mu.Unlock()
+			return l
+		}
+		why = err
+		p.failed++
+		p.show(nil, why, time.Time{})
+		p.mu.Unlock()
+	}
+}
+
+func delay(crashes int) time.Duration {
+	d := min(firstDelay<<min(crashes-1, 16), lastDelay)
+	return d + rand.N(d/4)
+}
+
+// pause waits, unless an act is in a hurry.
+func (p *Process) pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-p.hurry:
+	case <-ctx.Done():
+	}
+}
+
+// attend returns when a process takes no calls any more, or ctx ends. While one
+// of its calls has got no answer it is pinged; when that gets none either for
+// as long as it takes to be frozen, it is killed.
+func (p *Process) attend(ctx context.Context, l *life) {
+	tick := p.host.stall() / stallTicks
+	looking := time.NewTicker(tick)
+	looking.Stop()
+	defer looking.Stop()
+	for silent := 0; ; {
+		select {
+		case <-l.run.gone:
+			return
+		case <-l.run.kill:
+			return
+		case <-ctx.Done():
+			return
+		case <-l.asked:
+			looking.Reset(tick)
+			continue
+		case <-looking.C:
+		}
+		switch {
+		case l.signs.Swap(0) > 0, !p.heartbeats() && l.acting():
+			// One that sends no heartbeats may do one thing at a time.
+			silent = 0
+		case l.inflight.Load() == 0 && !l.suspect.Load():
+			silent = 0
+			looking.Stop()
+		case l.ping(ctx, tick) == nil:
+			silent = 0
+			l.suspect.Store(false)
+		default:
+			silent++
+		}
+		if silent >= stallTicks {
+			l.kill(fmt.Errorf("%w: no sign of life for %s", ErrFrozen, p.host.stall()))
+		}
+	}
+}

@@ -1,0 +1,187 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/deputy-ha/deputy/sdk"
+	"github.com/deputy-ha/deputy/supervisor"
+)
+
+// builtIn is where this run of the tests builds its plugins.
+var builtIn string
+
+// buildMoody builds the plugin that misbehaves as told, testdata/moody, once,
+// and returns the directory that it is installed in.
+var buildMoody = sync.OnceValues(func() (string, error) {
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", filepath.Join(builtIn, prefix+"moody"), "./testdata/moody")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the plugin: %w\n%s", err, out)
+	}
+	return builtIn, nil
+})
+
+// A stage is one process plugin under test. Its test fails if anything is left
+// behind.
+type stage struct {
+	*Process
+	dir string // notes of the plugin, and marks of its processes
+	log *journal
+	t   testing.TB
+}
+
+// newStage returns the plugin, not open yet. Its stall time is short, but one
+// that a busy machine keeps.
+func newStage(t testing.TB, config map[string]any) *stage {
+	t.Helper()
+	bin, err := buildMoody()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &stage{dir: t.TempDir(), log: &journal{}, t: t}
+	t.Setenv("TMPDIR", s.dir) // every process that this test starts is found by it
+	noLeaks(t, s.dir)
+	h := Host{
+		Service: "db", Node: "a", RunDir: filepath.Join(s.dir, "run"), StateDir: "/var/lib/deputy/db", UID: os.Geteuid(),
+		Dirs: []string{bin}, Stall: 500 * time.Millisecond, Clock: boot{}, Log: s.log.logger(),
+	}
+	p, err := New(h, s.part(config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Process = p.(*Process)
+	t.Cleanup(func() {
+		if err := s.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if left, _ := filepath.Glob(filepath.Join(s.dir, "run", "plugins", "*")); left != nil {
+			t.Errorf("left in the run directory: %s", left)
+		}
+		if t.Failed() {
+			t.Logf("log:\n%s", s.log)
+		}
+	})
+	return s
+}
+
+// opened returns the plugin, open.
+func opened(t testing.TB, config map[string]any) *stage {
+	t.Helper()
+	s := newStage(t, config)
+	if err := s.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// part is the plugin's part with more settings.
+func (s *stage) part(config map[string]any) supervisor.Part {
+	all := map[string]any{"dir": s.dir}
+	maps.Copy(all, config)
+	return supervisor.Part{Use: "moody", Name: "moody", Config: all}
+}
+
+// notes are the calls that reached the plugin, without the processes.
+func (s *stage) notes() []string {
+	text, _ := os.ReadFile(filepath.Join(s.dir, "notes"))
+	var notes []string
+	for line := range strings.Lines(string(text)) {
+		_, note, _ := strings.Cut(strings.TrimSpace(line), " ")
+		notes = append(notes, note)
+	}
+	return notes
+}
+
+func (s *stage) exists(name string) bool {
+	_, err := os.Stat(filepath.Join(s.dir, name))
+	return err == nil
+}
+
+func (s *stage) write(name, text string) {
+	s.t.Helper()
+	if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// does fails the test unless an act has that outcome, and a detail that
+// matches.
+func (s *stage) does(tr sdk.Transition, outcome sdk.Outcome, detail string) {
+	s.t.Helper()
+	got := s.Do(context.Background(), tr, nil)
+	if ok, err := regexp.MatchString("^(?:"+detail+")$", got.Detail); got.Outcome != outcome || !ok || err != nil {
+		s.t.Errorf("%s: got %+v, want %s, %q", tr.Action, got, outcome, detail)
+	}
+}
+
+// answers fails the test unless the plugin answers a check within a while, and
+// returns the process that did.
+func (s *stage) answers() int {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	h, err := s.Check(ctx, sdk.RoleStandby, 7)
+	if err != nil || !h.Fit {
+		s.t.Fatalf("check: got %+v, %v", h, err)
+	}
+	var pid int
+	fmt.Sscanf(h.Detail, "pid %d", &pid)
+	return pid
+}
+
+func forced(t sdk.Transition) sdk.Transition {
+	t.Mode = sdk.Forced
+	return t
+}
+
+func TestProcessFromOpenToClose(t *testing.T) {
+	s := newStage(t, nil)
+	if d := s.Describe(); d.Name != "" || s.PID() != 0 {
+		t.Errorf("before it is open: got %+v, pid %d", d, s.PID())
+	}
+	if err := s.Renew(t.Context(), 1); !errors.Is(err, ErrClosed) {
+		t.Errorf("renew before it is open: got %v", err)
+	}
+	s.does(act(sdk.Demote, long), sdk.OutcomeUnchanged, "not started: not open")
+	if err := s.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d := s.Describe()
+	if d.Name != "moody" || d.Version != "1.2" || !d.Can(sdk.CanRenew) || d.Can(sdk.CanFence) || d.ForcedBound != 20*time.Millisecond {
+		t.Errorf("described as %+v", d)
+	}
+	s.does(act(sdk.Promote, long), sdk.OutcomeDone, "")
+	if pid := s.answers(); pid != s.PID() {
+		t.Errorf("process %d answers, and its pid is %d", pid, s.PID())
+	}
+	if err := s.Renew(t.Context(), 12345); err != nil {
+		t.Error(err)
+	}
+	s.does(act(sdk.Demote, long), sdk.OutcomeDone, "")
+	if err := s.Kill(t.Context()); err != nil {
+		t.Error(err)
+	}
+	within(t, 5*time.Second, func() {
+		if err := s.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	want := "configure;promote 7 election;check standby;renew 12345;demote 7 planned;close"
+	if got := strings.Join(s.notes(), ";"); got != want {
+		t.Errorf("the plugin was asked\n%s, want\n%s", got, want)
+	}
+	if err := s.Renew(t.Context(), 1); !errors.Is(err, ErrClosed) {
+		t.Errorf("renew after it is closed: got %v", err)
+	}
+}

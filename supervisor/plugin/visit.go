@@ -1,0 +1,52 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Verify asks the process what it is and has it judge its settings. Where it is
+// not open, a process is started for that, apart from all others, and ended.
+func (p *Process) Verify(ctx context.Context) error {
+	look := func(l *life) error {
+		if _, err := l.describe(ctx); err != nil {
+			return err
+		}
+		return l.wire.Validate(ctx, p.setupOf(nil))
+	}
+	if p.isOpen() {
+		return p.call(ctx, "verify", look)
+	}
+	return p.visit(ctx, func(l *life) error { return l.told(ctx, "verify", look(l)) })
+}
+
+// visit starts a process for one look at it. Its socket lies apart, because the
+// run directory may be that of a supervisor that runs.
+func (p *Process) visit(ctx context.Context, look func(*life) error) error {
+	h := p.host
+	h.RunDir = ""
+	apart := newProcess(h, p.part, p.path)
+	l, err := apart.start(ctx)
+	if err != nil {
+		return errors.Join(err, apart.leave(ctx))
+	}
+	err = look(l)
+	l.end(h.stall())
+	return errors.Join(err, apart.leave(ctx))
+}
+
+// leave waits until nothing is left of a visit.
+func (p *Process) leave(ctx context.Context) error {
+	left := p.killAll(ErrClosed)
+	for _, l := range left {
+		if !l.await(deathTime) {
+			return fmt.Errorf("could not be killed: %s", l.run)
+		}
+		select {
+		case <-l.over:
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
