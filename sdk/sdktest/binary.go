@@ -34,7 +34,7 @@ func Binary(path string) Subject { return binary(path) }
 type binary string
 
 // lateBound is how long after its deadline an act's answer is waited for.
-const lateBound = endBound + 2*slack
+const lateBound = 5 * time.Second
 
 // Open starts the program and connects to it.
 func (b binary) Open(ctx context.Context) (Hosted, error) {
@@ -258,14 +258,18 @@ func (h *host) slay() {
 		return
 	default:
 	}
+	_ = syscall.Kill(-h.cmd.Process.Pid, syscall.SIGKILL) // at once, before others are looked for
 	for _, pid := range h.PIDs() {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
 }
 
+// closeBound is how long a plugin that is told to end is waited for.
+const closeBound = endBound + time.Second
+
 // Close has the plugin drain, tells it to end, and waits for that.
 func (h *host) Close(ctx context.Context) error {
-	bounded, cancel := context.WithTimeout(ctx, endBound+slack)
+	bounded, cancel := context.WithTimeout(ctx, closeBound)
 	defer cancel()
 	if err := h.Drain(bounded, endBound); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		_ = h.Kill(ctx)
@@ -279,7 +283,7 @@ func (h *host) Close(ctx context.Context) error {
 		return nil
 	case <-bounded.Done():
 		_ = h.Kill(ctx)
-		return fmt.Errorf("it was not gone within %s", endBound+slack)
+		return fmt.Errorf("it was not gone within %s", closeBound)
 	}
 }
 

@@ -14,6 +14,8 @@ func actCases() []Case {
 		{"promote", "A promote returns when the part really serves as primary, a demote when it really does not.", casePromote},
 		{"promote-twice", "A promote is repeatable.", casePromoteTwice},
 		{"demote-twice", "A demote is repeatable.", caseDemoteTwice},
+		{"describe", "Describe is answered before Configure, is always the same, and changes nothing.", caseDescribe},
+		{"leaves-nothing", "Ended after a tenure, or in the middle of an act, it leaves neither a process nor a socket.", caseLeavesNothing},
 		{"adopt", "What was promoted stays when its process ends, and a fresh one answers a promote of the same term with already: so a supervisor that comes back keeps the role.", caseAdopt},
 		{"repeat", "The same transition may be asked again.", caseRepeat},
 		{"repeat-at-once", "The same transition asked twice at once is one.", caseRepeatAtOnce},
@@ -221,17 +223,20 @@ func caseStaleTerm(x *exam) {
 func caseSupersede(x *exam) {
 	x.needs(sdk.CanPromote)
 	var worst time.Duration
-	for _, after := range x.middles() {
+	for _, after := range x.middles(sdk.Promote) {
 		p := x.ready()
 		x.needsProcess(p)
 		term := x.nextTerm()
-		promote := p.doing(x.ctx, x.transition(sdk.Promote, term))
+		promote := p.begun(x.transition(sdk.Promote, term))
 		time.Sleep(after)
 		began := time.Now()
 		r := p.demote(term)
 		took := time.Since(began)
-		if !r.Outcome.OK() {
+		switch {
+		case !r.Outcome.OK():
 			x.fail("a demote asked %s after a promote failed: %v", short(after), r.Err())
+		case took > endBound+x.longest+x.config.slack:
+			x.fail("a demote asked %s after a promote took %s: the promote went on", short(after), short(took))
 		}
 		x.world(false)
 		promote()
@@ -245,7 +250,7 @@ func caseSupersede(x *exam) {
 func caseCancel(x *exam) {
 	x.needs(sdk.CanPromote)
 	var worst time.Duration
-	for _, after := range x.middles() {
+	for _, after := range x.middles(sdk.Promote) {
 		p := x.ready()
 		term := x.nextTerm()
 		ctx, cancel := context.WithCancelCause(x.ctx)
@@ -261,7 +266,7 @@ func caseCancel(x *exam) {
 		switch {
 		case !r.Outcome.OK():
 			x.fail("a demote after a promote that was cancelled failed: %v", r.Err())
-		case took > endBound+x.pace+slack:
+		case took > endBound+x.longest+x.config.slack:
 			x.fail("it was demoted %s after a promote was cancelled: the promote went on", short(took))
 		}
 		x.world(false)
@@ -274,10 +279,10 @@ func caseCancel(x *exam) {
 
 func caseDeadline(x *exam) {
 	x.needs(sdk.CanPromote)
-	middles := x.middles()
+	x.middles(sdk.Promote) // so that they are known before a process waits
 	p := x.ready()
 	for _, a := range []sdk.Action{sdk.Promote, sdk.Demote} {
-		for _, timeout := range middles {
+		for _, timeout := range x.middles(a) {
 			term := x.nextTerm()
 			if a == sdk.Demote {
 				term = x.promoted(p)
@@ -288,7 +293,7 @@ func caseDeadline(x *exam) {
 			r := p.do(t)
 			late := time.Since(began) - t.Timeout
 			switch {
-			case late > endBound+slack:
+			case late > endBound+x.config.slack:
 				x.fail("a %s that may take %s ended %s after that", a, short(t.Timeout), short(late))
 			case r.Outcome.OK():
 				x.world(a == sdk.Promote)
@@ -322,8 +327,10 @@ func caseForced(x *exam) {
 			x.fail("a forced demote failed: %v", r.Err())
 		}
 		x.world(false)
-		if r := p.do(t); !r.Outcome.OK() {
-			x.fail("a forced demote failed when it was asked again: %v", r.Err())
+		again := x.transition(sdk.Demote, term)
+		again.Mode, again.Reason, again.LeaseUntil = t.Mode, t.Reason, t.LeaseUntil
+		if r := p.do(again); !r.Outcome.OK() {
+			x.lacks("demote-twice", "a forced demote failed when it was asked again: %v", r.Err())
 		}
 		x.demoted(p, term) // what it left for later
 		p.close()

@@ -58,7 +58,6 @@ func caseTenChecks(x *exam) {
 	if x.can(sdk.CanPromote) {
 		term := x.promoted(p)
 		x.checksAtOnce(p, sdk.RolePrimary, 10, 10)
-		x.world(true)
 		x.demoted(p, term)
 	}
 	p.close()
@@ -88,7 +87,7 @@ func (x *exam) checksAtOnce(p *guest, role sdk.Role, n, atOnce int) int {
 	all.Wait()
 	select {
 	case err := <-failed:
-		x.fail("with %d checks at once, one gave no answer: %v", atOnce, err)
+		x.lacks("ten-checks", "with %d checks at once, one gave no answer: %v", atOnce, err)
 	default:
 	}
 	x.did.add("checked %d times, %d at once", done.Load(), atOnce)

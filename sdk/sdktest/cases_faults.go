@@ -23,13 +23,13 @@ func faultCases() []Case {
 
 func (x *exam) killed(a sdk.Action) {
 	x.needs(sdk.CanPromote)
-	for _, after := range x.middles() {
+	for _, after := range x.middles(a) {
 		p := x.ready()
 		term := x.nextTerm()
 		if a == sdk.Demote {
 			term = x.promoted(p)
 		}
-		act := p.doing(x.ctx, x.transition(a, term))
+		act := p.begun(x.transition(a, term))
 		time.Sleep(after)
 		p.kill()
 		act()
@@ -50,7 +50,7 @@ const (
 func caseFreezeAct(x *exam) {
 	x.needs(sdk.CanPromote)
 	x.needsProcess(x.start())
-	middles := x.middles()
+	middles := x.middles(sdk.Promote)
 	if !x.about.Heartbeats {
 		x.skip("it sends no heartbeats: a slow act cannot be told from a frozen one")
 	}
@@ -83,7 +83,7 @@ func caseFreezeAct(x *exam) {
 	begin := func() func() sdk.Result {
 		return p.doingHeard(ctx, x.transition(sdk.Promote, term), beat, sign)
 	}
-	if x.pace < 10*beat { // too quick to be caught in the middle
+	if x.enter < 10*beat { // too quick to be caught in the middle
 		x.signal(p, syscall.SIGSTOP)
 		begin()
 	} else {
@@ -105,14 +105,14 @@ func caseFreezeAct(x *exam) {
 }
 
 func caseFreezeIdle(x *exam) {
-	p := x.open()
+	p := x.ready()
 	x.needsProcess(p)
 	if err := x.ping(p, askBound); err != nil {
 		x.fail("it did not answer a ping: %v", err)
 	}
 	term := x.suite.term
 	if x.can(sdk.CanPromote) {
-		term = x.promoted(x.ready())
+		term = x.promoted(p)
 	}
 	x.signal(p, syscall.SIGSTOP)
 	if err := x.ping(p, stall); err == nil {
@@ -134,6 +134,15 @@ func (x *exam) signal(p *guest, s syscall.Signal) {
 		}
 	}
 	x.did.add("sent it %s", signalName(s))
+	if s != syscall.SIGSTOP {
+		return
+	}
+	// A thread on another processor runs on for a moment.
+	for end := time.Now().Add(askBound); !stopped(p.PIDs()); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			x.fail("it was not stopped %s after SIGSTOP", askBound)
+		}
+	}
 }
 
 func signalName(s syscall.Signal) string {
@@ -165,7 +174,7 @@ func caseHostDeath(x *exam) {
 		}
 		x.did.add("its host died %s after %s", short(after), act(t))
 		for len(living(doomed)) > 0 {
-			if since := time.Since(died); since > endBound+slack {
+			if since := time.Since(died); since > endBound+x.config.slack {
 				x.fail("%s after its host died these live: %s", short(since), processNames(living(doomed)))
 			}
 			time.Sleep(time.Millisecond)
@@ -177,7 +186,7 @@ func caseHostDeath(x *exam) {
 		orphan(p, sdk.Transition{}, 0)
 	}
 	if x.can(sdk.CanPromote) {
-		for _, after := range x.middles() {
+		for _, after := range x.middles(sdk.Promote) {
 			p := x.ready()
 			term := x.nextTerm()
 			orphan(p, x.transition(sdk.Promote, term), after)
@@ -191,7 +200,7 @@ func caseHostDeath(x *exam) {
 		term := x.promoted(p)
 		if len(p.PIDs()) > 0 {
 			orphan(p, sdk.Transition{}, 0)
-			x.world(true)
+			x.worldAfter("adopt", true)
 			p = x.openAt(term)
 			if r := p.promote(term); r.Outcome != sdk.OutcomeAlready {
 				x.lacks("adopt", "a fresh process answered a promote of the same term with %s", tell(r))

@@ -17,8 +17,7 @@ import (
 func firstCases() []Case {
 	return []Case{
 		{"start", "It starts, prints its handshake before anything else, has its socket in the folder that it is given, and answers within 10 s.", caseStart},
-		{"end", "It ends soon when it is told to, and leaves neither a process nor a socket.", caseEnd},
-		{"describe", "Describe is answered before Configure, is always the same, and changes nothing.", caseDescribe},
+		{"end", "It ends soon when it is told to.", caseEnd},
 		{"settings", "It takes the sample of its settings, and names an unknown or missing setting by its key.", caseSettings},
 	}
 }
@@ -43,20 +42,23 @@ func caseEnd(x *exam) {
 	began := time.Now()
 	p.close()
 	x.note("ended %s after it was told to", short(time.Since(began)))
+}
+
+func caseLeavesNothing(x *exam) {
+	p := x.ready()
+	x.needsProcess(p)
+	if x.can(sdk.CanPromote) {
+		x.demoted(p, x.promoted(p))
+	}
+	p.close()
 	x.nothingLeft(p)
 	if !x.can(sdk.CanPromote) {
 		return
 	}
-	// After a whole tenure.
-	p = x.ready()
-	x.demoted(p, x.promoted(p))
-	p.close()
-	x.nothingLeft(p)
-	// In the middle of an act.
-	for _, after := range x.middles() {
+	for _, after := range x.middles(sdk.Promote) {
 		p := x.ready()
 		t := x.nextTerm()
-		promote := p.doing(x.ctx, x.transition(sdk.Promote, t))
+		promote := p.begun(x.transition(sdk.Promote, t))
 		time.Sleep(after)
 		p.close()
 		promote()
@@ -72,7 +74,7 @@ func caseEnd(x *exam) {
 // and has ended.
 func (x *exam) nothingLeft(p *guest) {
 	left := p.Left()
-	for end := time.Now().Add(slack); time.Now().Before(end) && len(left.Processes) > 0; left = p.Left() {
+	for end := time.Now().Add(x.config.slack); time.Now().Before(end) && len(left.Processes) > 0; left = p.Left() {
 		time.Sleep(10 * time.Millisecond) // they may be about to end
 	}
 	if len(left.Processes) > 0 {

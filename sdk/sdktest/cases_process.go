@@ -48,7 +48,6 @@ func caseDescriptors(x *exam) {
 		}
 	}
 	free(p)
-	x.world(true)
 	p = x.openAt(term)
 	x.demoted(p, term)
 	p.close()

@@ -13,13 +13,11 @@ import (
 	"github.com/deputy-ha/deputy/sdk/wire"
 )
 
-// The bounds of what a plugin does by itself. Each is judged with slack on
-// top, because the machine may be busy.
+// The bounds of what a plugin does by itself.
 const (
 	startBound = 10 * time.Second // from its start to its first answer; a host waits no longer
 	askBound   = 5 * time.Second  // to answer a question
 	endBound   = time.Second      // to end an act that was cancelled or is over its time, or itself once its host is gone
-	slack      = time.Second
 )
 
 // steps are what a case has done, for the report of a failure.
@@ -156,54 +154,67 @@ func (x *exam) ready() *guest {
 // promoted makes a ready plugin primary for a new term.
 func (x *exam) promoted(p *guest) sdk.Term {
 	t := x.nextTerm()
-	began := time.Now()
 	if r := p.promote(t); !r.Outcome.OK() {
 		x.lacks("promote", "it could not be promoted: %v", r.Err())
 	}
-	x.pace = max(time.Since(began), 100*time.Microsecond)
 	return t
 }
 
-// middles returns the times after which a promote is in the middle, measured on
-// one that was not disturbed.
-func (x *exam) middles() []time.Duration {
-	if x.pace == 0 {
+// middles returns the times after which a promote or a demote is in the middle,
+// measured on one that was not disturbed.
+func (x *exam) middles(a sdk.Action) []time.Duration {
+	if x.enter == 0 {
 		p := x.ready()
-		t := x.promoted(p)
-		x.demoted(p, t)
+		x.enter, x.leave = time.Hour, time.Hour
+		for range 2 {
+			began := time.Now()
+			t := x.promoted(p)
+			middle := time.Now()
+			x.demoted(p, t)
+			x.enter, x.leave = min(x.enter, middle.Sub(began)), min(x.leave, time.Since(middle))
+		}
 		p.close()
 	}
-	if x.pace > time.Second {
-		return []time.Duration{x.pace / 2}
+	took := x.enter
+	if a == sdk.Demote {
+		took = x.leave
 	}
-	return []time.Duration{x.pace / 4, x.pace / 2, 3 * x.pace / 4}
+	if took > time.Second {
+		return []time.Duration{took / 4}
+	}
+	return []time.Duration{took / 4, took / 2, 3 * took / 4}
 }
 
 // demoted demotes, and sees that the part does not act any more.
 func (x *exam) demoted(p *guest, t sdk.Term) {
+	began := time.Now()
 	if r := p.demote(t); !r.Outcome.OK() {
 		x.fail("it could not be demoted: %v", r.Err())
 	}
+	x.longest = max(x.longest, time.Since(began))
 	x.world(false)
 }
 
 // staysDemoted sees that nothing that was under way promotes a part after its
 // demotion.
 func (x *exam) staysDemoted(p *guest, t sdk.Term) {
-	for end := time.Now().Add(min(2*x.pace, time.Second) + 50*time.Millisecond); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(min(2*x.enter, time.Second) + 50*time.Millisecond); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		x.world(false)
 	}
 	r := p.demote(t)
 	switch {
 	case !r.Outcome.OK():
-		x.fail("it could not be demoted again: %v", r.Err())
+		x.lacks("demote-twice", "it could not be demoted again: %v", r.Err())
 	case x.tellsAlready != nil && *x.tellsAlready && r.Outcome != sdk.OutcomeAlready:
 		x.fail("a second demotion found something to do (%s): an act of before came after the proof", tell(r))
 	}
 }
 
-// world looks whether the part acts as primary, where somebody can.
-func (x *exam) world(want bool) {
+// world sees that the part acts as primary, or does not, where somebody can.
+func (x *exam) world(want bool) { x.worldAfter(x.k.Name, want) }
+
+// worldAfter is world where another case proves that it is so.
+func (x *exam) worldAfter(other string, want bool) {
 	if x.config.Promoted == nil {
 		return
 	}
@@ -212,9 +223,9 @@ func (x *exam) world(want bool) {
 	case err != nil:
 		x.fail("it cannot be seen whether the part acts as primary: %v", err)
 	case is && !want:
-		x.fail("the part acts as primary, as seen from outside")
+		x.lacks(other, "the part acts as primary, as seen from outside")
 	case !is && want:
-		x.fail("the part does not act as primary, as seen from outside")
+		x.lacks(other, "the part does not act as primary, as seen from outside")
 	}
 }
 
@@ -271,6 +282,28 @@ func (g *guest) doingHeard(ctx context.Context, t sdk.Transition, heartbeat time
 	return func() sdk.Result { return <-ended }
 }
 
+// begun is doing, and returns once the plugin works at it. Two calls may
+// otherwise arrive in another order than they were made in.
+func (g *guest) begun(t sdk.Transition) func() sdk.Result {
+	sign := make(chan struct{}, 1)
+	wait := g.doingHeard(g.x.ctx, t, time.Millisecond, func(string) {
+		select {
+		case sign <- struct{}{}:
+		default:
+		}
+	})
+	over := make(chan sdk.Result, 1)
+	g.x.acts.Go(func() {
+		over <- wait()
+		close(sign)
+	})
+	select {
+	case <-sign:
+	case <-time.After(200 * time.Millisecond): // it sends none
+	}
+	return func() sdk.Result { return <-over }
+}
+
 // check asks for a check; an answer that does not come fails the case.
 func (g *guest) check(role sdk.Role, t sdk.Term) sdk.Health {
 	ctx, cancel := context.WithTimeout(g.x.ctx, g.x.config.Timeout)
@@ -288,7 +321,7 @@ func (g *guest) close() {
 	if g.ended {
 		return
 	}
-	ctx, cancel := context.WithTimeout(g.x.ctx, askBound+endBound+slack)
+	ctx, cancel := context.WithTimeout(g.x.ctx, askBound+endBound+g.x.config.slack)
 	defer cancel()
 	err := g.Close(ctx)
 	g.ended = true

@@ -32,6 +32,17 @@ func alive(pid int) bool {
 	return f != nil && f[0] != "Z" && f[0] != "X"
 }
 
+// stopped reports whether every thread of these processes is stopped, or gone.
+func stopped(pids []int) bool {
+	return !slices.ContainsFunc(pids, func(pid int) bool {
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
+		return slices.ContainsFunc(threads, func(thread string) bool {
+			f := statOf(thread)
+			return f != nil && f[0] != "T" && f[0] != "t" && f[0] != "Z" && f[0] != "X"
+		})
+	})
+}
+
 // sessionOf returns the session that a process belongs to (proc_pid_stat(5)).
 func sessionOf(pid int) int {
 	f := stat(pid)
@@ -42,9 +53,12 @@ func sessionOf(pid int) int {
 	return id
 }
 
-// stat returns what /proc/PID/stat says behind the name, from the state on.
-func stat(pid int) []string {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+func stat(pid int) []string { return statOf(fmt.Sprintf("/proc/%d", pid)) }
+
+// statOf returns what the file stat of a process or thread says behind the
+// name, from the state on.
+func statOf(dir string) []string {
+	b, err := os.ReadFile(dir + "/stat")
 	if err != nil {
 		return nil
 	}

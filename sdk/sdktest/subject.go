@@ -79,6 +79,8 @@ type Config struct {
 	Lease    time.Duration  // how long the lease holds from the beginning of each act; a minute by default
 	Term     sdk.Term       // the first; seconds since 1970 by default, so that it grows from run to run
 	Only     *regexp.Regexp // the names of the cases to run; all by default
+
+	slack time.Duration // on top of each bound, because the machine may be busy
 }
 
 // A Verdict is what came out of one case.

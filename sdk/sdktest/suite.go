@@ -67,7 +67,8 @@ type suite struct {
 	about        *wire.Description // once it was asked
 	term         sdk.Term          // the highest used
 	ids          int
-	pace         time.Duration // that a promote took, once there was one
+	enter, leave time.Duration // that a promote and a demote took undisturbed, at least; zero before they were measured
+	longest      time.Duration // that a demote took
 	tellsAlready *bool         // whether a demote that has nothing to do says so
 	failed       map[string]bool
 }
@@ -84,6 +85,9 @@ func newSuite(s Subject, c Config) *suite {
 	}
 	if c.Node == (sdk.Peer{}) {
 		c.Node = sdk.Peer{Node: "sdktest", Address: "127.0.0.1"}
+	}
+	if c.slack <= 0 {
+		c.slack = time.Second
 	}
 	return &suite{subject: s, config: c, term: c.Term, failed: map[string]bool{}}
 }
