@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/mdlayher/packet"
+	"golang.org/x/net/bpf"
+	"golang.org/x/net/ipv6"
+	"golang.org/x/sys/unix"
+)
+
+// A speaker tells neighbours on one interface where addresses are. It keeps
+// its sockets, since closing them takes the kernel long. Its methods may be
+// called at the same time.
+type speaker struct {
+	mu    sync.Mutex
+	index int // of the interface that the sockets are bound to
+	v4    *packet.Conn
+	raw   net.PacketConn // v6 is its
+	v6    *ipv6.PacketConn
+}
+
+// announces reports whether neighbours on an interface learn by announcements.
+func announces(ifi *net.Interface) bool {
+	return ifi.Flags&net.FlagBroadcast != 0 && ifi.Flags&net.FlagLoopback == 0 && len(ifi.HardwareAddr) == 6
+}
+
+// open makes ready to speak for addresses.
+func (s *speaker) open(ifi *net.Interface, addrs []netip.Addr) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.index != ifi.Index {
+		s.shut()
+		s.index = ifi.Index
+	}
+	if s.v4 == nil && slices.ContainsFunc(addrs, netip.Addr.Is4) {
+		deaf, err := bpf.Assemble([]bpf.Instruction{bpf.RetConstant{Val: 0}})
+		if err != nil {
+			return err
+		}
+		if s.v4, err = packet.Listen(ifi, packet.Datagram, unix.ETH_P_ARP, &packet.Config{Filter: deaf}); err != nil {
+			s.v4 = nil
+			return fmt.Errorf("speak ARP on %s: %w", ifi.Name, explainRaw(err))
+		}
+	}
+	if s.v6 == nil && slices.ContainsFunc(addrs, netip.Addr.Is6) {
+		raw, err := net.ListenPacket("ip6:ipv6-icmp", "::")
+		if err != nil {
+			return fmt.Errorf("speak neighbour discovery on %s: %w", ifi.Name, explainRaw(err))
+		}
+		v6 := ipv6.NewPacketConn(raw)
+		var none ipv6.ICMPFilter
+		none.SetAll(true)
+		if err := errors.Join(v6.SetICMPFilter(&none), v6.SetMulticastLoopback(false), v6.SetMulticastHopLimit(255)); err != nil {
+			raw.Close()
+			return fmt.Errorf("speak neighbour discovery on %s: %w", ifi.Name, err)
+		}
+		s.raw, s.v6 = raw, v6
+	}
+	return nil
+}
+
+// say announces one address once, in every form. Unlike ARP, advertisements
+// pass by the guard, which drops them when it is closed.
+func (s *speaker) say(ifi *net.Interface, a netip.Addr) error {
+	if err := s.open(ifi, []netip.Addr{a}); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.v4 == nil && a.Is4() || s.v6 == nil && a.Is6() {
+		return os.ErrClosed
+	}
+	if a.Is6() {
+		from := &ipv6.ControlMessage{HopLimit: 255, Src: a.AsSlice(), IfIndex: ifi.Index}
+		everybody := &net.IPAddr{IP: net.IPv6linklocalallnodes, Zone: ifi.Name}
+		if _, err := s.v6.WriteTo(advertise(ifi.HardwareAddr, a, routes(ifi)), from, everybody); err != nil {
+			return fmt.Errorf("advertise %s: %w", a, err)
+		}
+		return nil
+	}
+	for _, b := range gratuitous(ifi.HardwareAddr, a) {
+		if _, err := s.v4.WriteTo(b, &packet.Addr{HardwareAddr: broadcast()}); err != nil {
+			return fmt.Errorf("announce %s: %w", a, err)
+		}
+	}
+	return nil
+}
+
+// routes reports whether the host forwards what comes in by an interface, as
+// its advertisements have to tell.
+func routes(ifi *net.Interface) bool {
+	said, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + ifi.Name + "/forwarding")
+	return err == nil && len(said) > 0 && said[0] == '1'
+}
+
+func (s *speaker) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.shut()
+}
+
+func (s *speaker) shut() {
+	if s.v4 != nil {
+		s.v4.Close()
+		s.v4 = nil
+	}
+	if s.raw != nil {
+		s.raw.Close()
+		s.raw, s.v6 = nil, nil
+	}
+}
+
+func explainRaw(err error) error {
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("%w: announcing needs CAP_NET_RAW: %s", err, cure("CAP_NET_RAW"))
+	}
+	return err
+}
+
+// An announcing is the announcements of one promotion that are still to come.
+type announcing struct {
+	stop context.CancelCauseFunc
+	over chan struct{}
+}
+
+// announce begins to have each said that is due. It goes on until all were, or
+// end.
+func announce(s announceSettings, say func()) *announcing {
+	ctx, stop := context.WithCancelCause(context.Background())
+	a := &announcing{stop: stop, over: make(chan struct{})}
+	began := time.Now()
+	go func() {
+		defer close(a.over)
+		for _, after := range s.due() {
+			timer := time.NewTimer(time.Until(began.Add(after)))
+			select {
+			case <-timer.C:
+				say()
+			case <-ctx.Done():
+				timer.Stop()
+				return
+			}
+		}
+	}()
+	return a
+}
+
+// quit lets nothing more be said, soon.
+func (a *announcing) quit() {
+	if a != nil {
+		a.stop(errors.New("the address leaves"))
+	}
+}
+
+// end returns when nothing more is said.
+func (a *announcing) end() {
+	if a.quit(); a != nil {
+		<-a.over
+	}
+}
+
+// due is when announcements follow the first one.
+func (s announceSettings) due() []time.Duration {
+	var all []time.Duration
+	if s.Count == 0 {
+		return nil
+	}
+	for i := 1; i < s.Count; i++ {
+		all = append(all, time.Duration(i)*s.Interval)
+	}
+	all = append(all, s.Repeat...)
+	slices.Sort(all)
+	return all
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/deputy-ha/deputy/sdk"
+)
+
+// Check looks whether the node could have the addresses, and whether it has
+// them just when it should.
+func (v *vip) Check(_ context.Context, role sdk.Role) (sdk.Health, error) {
+	unfit := func(err error) (sdk.Health, error) { return sdk.Health{Detail: err.Error()}, nil }
+	ifi, err := v.ready()
+	if err != nil {
+		return unfit(err)
+	}
+	here, state, err := v.look()
+	if err != nil {
+		return unfit(err)
+	}
+	if role != sdk.RolePrimary {
+		switch err := v.foreign(here, state); {
+		case err != nil:
+			return unfit(err)
+		case len(here) > 0:
+			return unfit(fmt.Errorf("%s is here although this node is %s", here[0], role))
+		}
+		return sdk.Health{Fit: true, Detail: fmt.Sprintf("%s can come to %s", v, ifi.Name)}, nil
+	}
+	switch {
+	case !v.inPlace(ifi, here) && len(here) == 0:
+		return unfit(fmt.Errorf("%s is not here", v))
+	case !v.inPlace(ifi, here):
+		return unfit(fmt.Errorf("want %s on %s, have %v", v, ifi.Name, here))
+	case v.Guard && !state.Installed:
+		return unfit(errors.New("the guard is gone: somebody has removed its nftables tables (nft flush ruleset? a firewall that reloads?)"))
+	case v.Guard && state.Left == 0:
+		return unfit(errors.New("the guard has closed: the lease was not renewed"))
+	}
+	return sdk.Health{Fit: true, Detail: fmt.Sprintf("%s on %s", v, ifi.Name)}, nil
+}
+
+// ready returns the interface if addresses could be added to it now.
+func (v *vip) ready() (*net.Interface, error) {
+	ifi, err := net.InterfaceByName(v.Interface)
+	if err != nil {
+		return nil, fmt.Errorf("find interface %s: %w", v.Interface, err)
+	}
+	switch {
+	case ifi.Flags&net.FlagUp == 0:
+		return nil, fmt.Errorf("interface %s is down: ip link set %s up", ifi.Name, ifi.Name)
+	case ifi.Flags&net.FlagRunning == 0:
+		return nil, fmt.Errorf("interface %s has no carrier: its cable, switch port or peer", ifi.Name)
+	}
+	for _, p := range v.places() {
+		if p.Addr().Is6() && disabled(ifi.Name) {
+			return nil, fmt.Errorf("IPv6 is disabled on %s: sysctl net.ipv6.conf.%s.disable_ipv6=0", ifi.Name, ifi.Name)
+		}
+	}
+	if err := capable("CAP_NET_ADMIN", unix.CAP_NET_ADMIN); err != nil {
+		return nil, err
+	}
+	if v.Announce.Count == 0 || !announces(ifi) {
+		return ifi, nil
+	}
+	return ifi, capable("CAP_NET_RAW", unix.CAP_NET_RAW)
+}
+
+// capable is an error that tells the cure unless this process has a capability.
+func capable(name string, bit uint) error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	switch err := unix.Capget(&header, &data[0]); {
+	case err != nil:
+		return fmt.Errorf("read capabilities: %w", err)
+	case data[bit/32].Effective&(1<<(bit%32)) == 0:
+		return fmt.Errorf("%s is missing: %s", name, cure(name))
+	}
+	return nil
+}

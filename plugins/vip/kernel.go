@@ -1,0 +1,246 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// A kernel knows the host's addresses, over one lasting connection to
+// rtnetlink. Its methods may be called at the same time.
+type kernel struct {
+	mu   sync.Mutex
+	conn *netlink.Conn
+}
+
+// An entry is an address that the host has.
+type entry struct {
+	addr      netip.Addr
+	peer      netip.Addr // of a point-to-point interface; else addr
+	bits      int
+	index     int // of its interface
+	flags     uint32
+	label     string // IPv4
+	valid     uint32 // seconds; forever is for ever
+	preferred uint32
+	origin    byte // who has added it; 0 when nobody has said
+}
+
+const (
+	forever = ^uint32(0)
+	// origin marks the addresses that this plugin has added (IFA_PROTO, since
+	// Linux 5.18; older kernels ignore it). Those up to 3 are the kernel's.
+	origin = 0xde
+	// ifaProto is IFA_PROTO of linux/if_addr.h.
+	ifaProto = 11
+	// answerTime is how long the kernel may take for an answer, which it has
+	// ready when the request returns.
+	answerTime = 2 * time.Second
+)
+
+// prefix is the address as people write it.
+func (e entry) prefix() netip.Prefix { return netip.PrefixFrom(e.addr, e.bits) }
+
+// usable tells whether the kernel answers for the address.
+func (e entry) usable() bool { return e.flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) == 0 }
+
+// marked tells whether the address looks like one of this plugin's. Before
+// Linux 5.18 there is no mark but this combination, which is hardly anybody
+// else's.
+func (e entry) marked() bool {
+	return e.origin == origin || e.origin == 0 && e.flags&unix.IFA_F_NOPREFIXROUTE != 0 && e.preferred == 0
+}
+
+func (e entry) String() string {
+	name := fmt.Sprintf("interface %d", e.index)
+	if ifi, err := net.InterfaceByIndex(e.index); err == nil {
+		name = ifi.Name
+	}
+	return fmt.Sprintf("%s on %s", e.prefix(), name)
+}
+
+// list returns the host's addresses that are one of those given, whatever
+// their interface and prefix.
+func (k *kernel) list(addrs []netip.Addr) ([]entry, error) {
+	var all []entry
+	for attempt := 1; ; attempt++ {
+		replies, err := k.execute(unix.RTM_GETADDR, netlink.Dump, make([]byte, unix.SizeofIfAddrmsg))
+		if err != nil {
+			return nil, fmt.Errorf("list addresses: %w", err)
+		}
+		all = all[:0]
+		torn := false // something changed meanwhile
+		for _, m := range replies {
+			torn = torn || m.Header.Flags&unix.NLM_F_DUMP_INTR != 0
+			e, err := parseEntry(m.Data)
+			if err != nil {
+				return nil, fmt.Errorf("list addresses: %w", err)
+			}
+			if slices.Contains(addrs, e.addr) {
+				all = append(all, e)
+			}
+		}
+		if !torn {
+			return all, nil
+		}
+		if attempt == 10 {
+			return nil, errors.New("list addresses: they change all the time")
+		}
+	}
+}
+
+func parseEntry(b []byte) (entry, error) {
+	if len(b) < unix.SizeofIfAddrmsg {
+		return entry{}, errors.New("short answer from the kernel")
+	}
+	e := entry{bits: int(b[1]), flags: uint32(b[2]), index: int(binary.NativeEndian.Uint32(b[4:])), valid: forever, preferred: forever}
+	ad, err := netlink.NewAttributeDecoder(b[unix.SizeofIfAddrmsg:])
+	if err != nil {
+		return e, err
+	}
+	var local netip.Addr
+	for ad.Next() {
+		switch ad.Type() {
+		case unix.IFA_ADDRESS:
+			e.addr, _ = netip.AddrFromSlice(ad.Bytes())
+		case unix.IFA_LOCAL:
+			local, _ = netip.AddrFromSlice(ad.Bytes())
+		case unix.IFA_LABEL:
+			e.label = ad.String()
+		case unix.IFA_FLAGS:
+			e.flags = ad.Uint32()
+		case ifaProto:
+			e.origin = ad.Uint8()
+		case unix.IFA_CACHEINFO:
+			if ci := ad.Bytes(); len(ci) >= 8 {
+				e.preferred, e.valid = binary.NativeEndian.Uint32(ci), binary.NativeEndian.Uint32(ci[4:])
+			}
+		}
+	}
+	e.peer = e.addr
+	if local.IsValid() { // IPv6 has it only with a peer
+		e.addr = local
+	}
+	return e, ad.Err()
+}
+
+// put adds an address, or gives the one that is there these lifetimes and
+// flags.
+func (k *kernel) put(e entry) error {
+	b, err := e.request(true)
+	if err == nil {
+		_, err = k.execute(unix.RTM_NEWADDR, netlink.Acknowledge|netlink.Create|netlink.Replace, b)
+	}
+	if err != nil {
+		return fmt.Errorf("add address %s: %w", e, explain(err, e))
+	}
+	return nil
+}
+
+// remove removes an address. It may be gone already.
+func (k *kernel) remove(e entry) error {
+	b, err := e.request(false)
+	if err == nil {
+		_, err = k.execute(unix.RTM_DELADDR, netlink.Acknowledge, b)
+	}
+	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("delete address %s: %w", e, explain(err, e))
+	}
+	return nil
+}
+
+func (e entry) request(add bool) ([]byte, error) {
+	family := byte(unix.AF_INET)
+	if e.addr.Is6() {
+		family = unix.AF_INET6
+	}
+	b := []byte{family, byte(e.bits), byte(e.flags), unix.RT_SCOPE_UNIVERSE}
+	b = binary.NativeEndian.AppendUint32(b, uint32(e.index))
+	ae := netlink.NewAttributeEncoder()
+	ae.Bytes(unix.IFA_LOCAL, e.addr.AsSlice())
+	ae.Bytes(unix.IFA_ADDRESS, e.peer.AsSlice())
+	if add {
+		ae.Uint32(unix.IFA_FLAGS, e.flags)
+		ae.Uint8(ifaProto, e.origin)
+		if e.label != "" {
+			ae.String(unix.IFA_LABEL, e.label)
+		}
+		ci := binary.NativeEndian.AppendUint32(nil, e.preferred)
+		ci = binary.NativeEndian.AppendUint32(ci, e.valid)
+		ae.Bytes(unix.IFA_CACHEINFO, append(ci, make([]byte, 8)...))
+	}
+	attrs, err := ae.Encode()
+	return append(b, attrs...), err
+}
+
+// execute sends one request. After an error the connection is opened anew:
+// replies may still be waiting in the old one.
+func (k *kernel) execute(kind uint16, flags netlink.HeaderFlags, data []byte) ([]netlink.Message, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.conn == nil {
+		conn, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
+		if err != nil {
+			return nil, err
+		}
+		k.conn = conn
+	}
+	err := k.conn.SetDeadline(time.Now().Add(answerTime))
+	if err != nil {
+		return nil, err
+	}
+	replies, err := k.conn.Execute(netlink.Message{
+		Header: netlink.Header{Type: netlink.HeaderType(kind), Flags: netlink.Request | flags},
+		Data:   data,
+	})
+	if err != nil {
+		k.conn.Close()
+		k.conn = nil
+	}
+	return replies, err
+}
+
+func (k *kernel) close() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.conn == nil {
+		return nil
+	}
+	err := k.conn.Close()
+	k.conn = nil
+	return err
+}
+
+// explain adds the cure to errors that have a known one.
+func explain(err error, e entry) error {
+	name := ""
+	if ifi, err := net.InterfaceByIndex(e.index); err == nil {
+		name = ifi.Name
+	}
+	switch {
+	case e.addr.Is6() && name != "" && disabled(name):
+		return fmt.Errorf("%w: IPv6 is disabled on %s: sysctl net.ipv6.conf.%s.disable_ipv6=0", err, name, name)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%w: addresses need CAP_NET_ADMIN: %s", err, cure("CAP_NET_ADMIN"))
+	}
+	return err
+}
+
+// disabled reports whether IPv6 is switched off on an interface.
+func disabled(name string) bool {
+	said, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + name + "/disable_ipv6")
+	return errors.Is(err, os.ErrNotExist) || len(said) > 0 && said[0] == '1'
+}
+
+func cure(capability string) string {
+	return `give the service user = "root", or its unit AmbientCapabilities=` + capability
+}
