@@ -13,6 +13,12 @@ type report struct {
 	progress func(percent float64, message string)
 }
 
+func (r *report) note() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.noted
+}
+
 type reportKey struct{}
 
 func reportOf(ctx context.Context) *report {

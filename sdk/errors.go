@@ -45,30 +45,65 @@ func (v *verdict) Error() string { return v.err.Error() }
 func (v *verdict) Unwrap() error { return v.err }
 
 // Unchanged tells that an act failed and what was before still is, as seen by
-// looking: OutcomeUnchanged. It is worth another try.
-func Unchanged(err error) error { return &verdict{err: err} }
+// looking: OutcomeUnchanged. It is worth another try. Of nil it is nil.
+func Unchanged(err error) error { return verdictOf(verdict{err: err}) }
 
 // Retry is Unchanged, and not to be tried again before the given time.
-func Retry(err error, after time.Duration) error { return &verdict{err: err, after: after} }
+func Retry(err error, after time.Duration) error { return verdictOf(verdict{err: err, after: after}) }
 
 // Refuse is Unchanged, and trying again is of no use: somebody has to change
 // something first.
-func Refuse(err error) error { return &verdict{err: err, refused: true} }
+func Refuse(err error) error { return verdictOf(verdict{err: err, refused: true}) }
+
+func verdictOf(v verdict) error {
+	if v.err == nil {
+		return nil
+	}
+	return &v
+}
 
 // resultOf is what an author's return value says.
 func resultOf(err error, noted string) Result {
-	var v *verdict
-	switch {
-	case err == nil:
+	if err == nil {
 		return Result{Outcome: OutcomeDone, Detail: noted}
-	case err == ErrAlready: //nolint:errorlint // wrapped, it has words of its own
-		return Result{Outcome: OutcomeAlready, Detail: noted}
-	case errors.Is(err, ErrAlready):
-		return Result{Outcome: OutcomeAlready, Detail: err.Error()}
-	case errors.As(err, &v):
-		return Result{Outcome: OutcomeUnchanged, Detail: err.Error(), Refused: v.refused, RetryAfter: v.after}
 	}
-	return Result{Outcome: OutcomeUnknown, Detail: err.Error()}
+	r := judge(err)
+	if r.Detail = err.Error(); err == ErrAlready { //nolint:errorlint // wrapped, it has words of its own
+		r.Detail = noted
+	}
+	return r
+}
+
+// judge finds the outermost error of this package that err wraps. Of several
+// that are joined, the worst counts: one that is plain makes all unknown.
+func judge(err error) Result {
+	switch e := err.(type) { //nolint:errorlint // it goes from one to the next itself
+	case *verdict:
+		return Result{Outcome: OutcomeUnchanged, Refused: e.refused, RetryAfter: e.after}
+	case interface{ Unwrap() error }:
+		if below := e.Unwrap(); below != nil {
+			return judge(below)
+		}
+	case interface{ Unwrap() []error }:
+		if len(e.Unwrap()) == 0 {
+			break
+		}
+		all := Result{Outcome: OutcomeAlready}
+		for _, one := range e.Unwrap() {
+			switch r := judge(one); r.Outcome {
+			case OutcomeUnknown:
+				return r
+			case OutcomeUnchanged:
+				all = Result{Outcome: OutcomeUnchanged, Refused: all.Refused || r.Refused, RetryAfter: max(all.RetryAfter, r.RetryAfter)}
+			}
+		}
+		return all
+	default:
+		if err == ErrAlready { //nolint:errorlint // this very one
+			return Result{Outcome: OutcomeAlready}
+		}
+	}
+	return Result{Outcome: OutcomeUnknown}
 }
 
 // staleTerm tells why an act is refused for its term.

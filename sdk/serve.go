@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"reflect"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -29,6 +31,7 @@ type server struct {
 	current *part                  // nil before the first Configure
 	given   *wire.ConfigureRequest // what made it
 	highest Term                   // ever seen
+	asked   []*act                 // that run or wait
 	running *act                   // nil when none is
 	drained bool
 }
@@ -37,21 +40,28 @@ type server struct {
 type part struct {
 	methods any
 	end     context.CancelCauseFunc
+	calls   sync.WaitGroup // that it is in
 }
 
 // An act is one transition while it runs.
 type act struct {
 	id      string
+	action  Action
 	attempt int
 	end     context.CancelCauseFunc
 	over    chan struct{}
 	result  Result // once over
 }
 
+// same reports whether both are one act, asked twice.
+func (a *act) same(b *act) bool {
+	return a.id != "" && a.id == b.id && a.action == b.action && a.attempt == b.attempt
+}
+
 func (s *server) Describe(context.Context, *wire.DescribeRequest) (*wire.DescribeResponse, error) {
 	p := s.plugin
 	r := &wire.DescribeResponse{
-		Name: p.name, Version: p.version, SdkVersion: fmt.Sprint(wire.Version),
+		Name: p.name, Version: p.version, SdkVersion: sdkVersion(),
 		Schema: p.settings.schema(), Doc: p.doc, ForcedBoundNs: int64(p.forcedBound), Heartbeats: true,
 	}
 	for _, c := range p.capabilities {
@@ -63,32 +73,37 @@ func (s *server) Describe(context.Context, *wire.DescribeRequest) (*wire.Describ
 func (s *server) Configure(ctx context.Context, r *wire.ConfigureRequest) (*wire.ConfigureResponse, error) {
 	s.configuring.Lock()
 	defer s.configuring.Unlock()
-	if s.see(Term(r.Term)); !r.ValidateOnly && s.inForce(r) {
-		return &wire.ConfigureResponse{}, nil
+	if !r.ValidateOnly {
+		if s.see(Term(r.Term)); s.inForce(r) {
+			return &wire.ConfigureResponse{}, nil
+		}
 	}
-	config, err := s.plugin.settings.decode(r.Config)
+	var config reflect.Value
+	err := s.guard("settings", func() (err error) {
+		config, err = s.plugin.settings.decode(r.Config)
+		return err
+	})
 	if err != nil || r.ValidateOnly {
 		return &wire.ConfigureResponse{Mistakes: mistakes(err)}, nil
 	}
 	living, end := context.WithCancelCause(context.WithoutCancel(ctx))
-	h := Host{
-		Service: r.Service, Node: r.Node, Part: r.Part, StateDir: r.StateDir, Log: s.log,
-	}
-	var made any
+	p := &part{end: end}
 	err = s.guard("configure", func() (err error) {
-		made, err = s.plugin.make(living, config, h)
+		p.methods, err = s.plugin.make(living, config, Host{
+			Service: r.Service, Node: r.Node, Part: r.Part, StateDir: r.StateDir, Log: s.log,
+		})
 		return err
 	})
 	if err != nil {
 		end(err)
 		return &wire.ConfigureResponse{Mistakes: mistakes(err)}, nil
 	}
-	old, err := s.replace(ctx, r, &part{made, end})
+	old, err := s.replace(ctx, r, p)
 	if err != nil {
-		s.retire(&part{made, end})
-		return nil, status.Error(codes.Unavailable, err.Error())
+		s.retire(ctx, p, err)
+		return nil, status.Error(codes.Unavailable, "configure: "+err.Error())
 	}
-	s.retire(old)
+	s.retire(ctx, old, errors.New("other settings are in force"))
 	return &wire.ConfigureResponse{}, nil
 }
 
@@ -105,7 +120,11 @@ func (s *server) replace(ctx context.Context, r *wire.ConfigureRequest, p *part)
 	for {
 		s.mu.Lock()
 		running := s.running
-		if running == nil {
+		switch {
+		case s.drained:
+			s.mu.Unlock()
+			return nil, ErrDrained
+		case running == nil:
 			old, s.current, s.given = s.current, p, r
 			s.mu.Unlock()
 			return old, nil
@@ -114,17 +133,27 @@ func (s *server) replace(ctx context.Context, r *wire.ConfigureRequest, p *part)
 		select {
 		case <-running.over:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("configure: an act still runs: %w", context.Cause(ctx))
+			return nil, fmt.Errorf("another act still runs: %w", context.Cause(ctx))
 		}
 	}
 }
 
-// retire ends a part that is not called any more.
-func (s *server) retire(p *part) {
+// retire ends a part that is not called any more: once the last call of it is
+// over, or the time to wait for that.
+func (s *server) retire(ctx context.Context, p *part, cause error) {
 	if p == nil {
 		return
 	}
-	p.end(errors.New("other settings are in force"))
+	left := make(chan struct{})
+	go func() { // ends with the last call
+		p.calls.Wait()
+		close(left)
+	}()
+	select {
+	case <-left:
+	case <-ctx.Done():
+	}
+	p.end(cause)
 	if c, ok := p.methods.(io.Closer); ok {
 		if err := s.guard("close", c.Close); err != nil {
 			s.log.Warn("settings of before not closed", "cause", err)
@@ -153,14 +182,25 @@ func (s *server) see(t Term) Term {
 	return s.highest
 }
 
-// methods returns what is to be called.
-func (s *server) methods() (any, error) {
+// call makes one call of what is in force that is no act.
+func call[M any](s *server, c Capability, f func(M) error) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.current == nil {
-		return nil, status.Error(codes.Unavailable, "not configured yet")
+	p := s.current
+	if p == nil {
+		s.mu.Unlock()
+		return status.Error(codes.FailedPrecondition, "not configured yet")
 	}
-	return s.current.methods, nil
+	p.calls.Add(1)
+	s.mu.Unlock()
+	defer p.calls.Done()
+	m, ok := p.methods.(M)
+	if !ok {
+		return status.Errorf(codes.Unimplemented, "%s cannot %s", s.plugin.name, c)
+	}
+	if err := s.guard(string(c), func() error { return f(m) }); err != nil {
+		return status.Error(codes.Unknown, err.Error()) // whatever it means where the author has it from
+	}
+	return nil
 }
 
 func (s *server) Transition(r *wire.TransitionRequest, stream wire.PluginService_TransitionServer) error {
@@ -169,7 +209,7 @@ func (s *server) Transition(r *wire.TransitionRequest, stream wire.PluginService
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(stream.Context(), t.Timeout, fmt.Errorf("not done within %s", t.Timeout))
+	ctx, cancel := bound(stream.Context(), t.Timeout, fmt.Errorf("not done within %s", t.Timeout))
 	defer cancel()
 	said := make(chan *wire.Progress, 16)
 	rep := &report{progress: func(percent float64, message string) {
@@ -191,6 +231,9 @@ func (s *server) Transition(r *wire.TransitionRequest, stream wire.PluginService
 	for {
 		select {
 		case result := <-ended:
+			for len(said) > 0 {
+				_ = stream.Send(&wire.TransitionResponse{Event: &wire.TransitionResponse_Progress{Progress: <-said}})
+			}
 			return stream.Send(&wire.TransitionResponse{Event: &wire.TransitionResponse_Result{Result: result.wire()}})
 		case p := <-said:
 			_ = stream.Send(&wire.TransitionResponse{Event: &wire.TransitionResponse_Progress{Progress: p}}) // a lost stream ends ctx
@@ -221,117 +264,108 @@ func (s *server) method(a Action) (func(methods any, ctx context.Context, t *Tra
 
 // act runs one transition, once nothing else runs.
 func (s *server) act(ctx context.Context, t *Transition, rep *report, do func(any, context.Context, *Transition) error) Result {
-	if seen := s.see(t.Term); t.Action != Demote && t.Term < seen {
-		return staleTerm(t.Term, seen)
-	}
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	a := &act{id: t.ID, attempt: t.Attempt, end: end, over: make(chan struct{})}
-	methods, other, refused := s.enter(ctx, t, a)
-	switch {
-	case other != nil:
-		return other.result
-	case refused != nil:
-		return Result{Outcome: OutcomeUnchanged, Detail: refused.Error()}
+	a := &act{id: t.ID, action: t.Action, attempt: t.Attempt, end: end, over: make(chan struct{})}
+	p, other := s.enter(ctx, t, a)
+	if p != nil {
+		err := s.guard(string(t.Action), func() error { return do(p.methods, ctx, t) })
+		other = resultOf(err, rep.note())
 	}
-	err := s.guard(string(t.Action), func() error { return do(methods, ctx, t) })
-	rep.mu.Lock()
-	noted := rep.noted
-	rep.mu.Unlock()
-	a.result = resultOf(err, noted)
-	s.mu.Lock()
-	s.running = nil
-	s.mu.Unlock()
-	close(a.over)
-	return a.result
+	s.leave(a, other)
+	return other
 }
 
-// enter makes a the act that runs, and returns what it calls. Whatever else
-// runs is waited for if a demotes, and told to end at once. The same act asked
-// twice at once runs once: enter then returns the other, when it is over.
-func (s *server) enter(ctx context.Context, t *Transition, a *act) (methods any, same *act, refused error) {
-	for {
-		s.mu.Lock()
-		running := s.running
-		if running == nil {
-			defer s.mu.Unlock()
-			switch {
-			case s.drained:
-				return nil, nil, ErrDrained
-			case s.current == nil:
-				return nil, nil, errors.New("not configured yet")
-			case t.Action != Demote && t.Term < s.highest: // while it waited
-				return nil, nil, fmt.Errorf("term %d: term %d was seen", t.Term, s.highest)
+// enter makes a the act that runs, once nothing else does, and returns what it
+// calls. Without a part it returns the result: that of the very same act, which
+// runs already, or why a does not begin.
+func (s *server) enter(ctx context.Context, t *Transition, a *act) (*part, Result) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.highest = max(s.highest, t.Term)
+	if t.Action == Demote {
+		// Nothing that was asked before may run once it is over.
+		for _, other := range s.asked {
+			if !other.same(a) {
+				other.end(ErrSuperseded)
 			}
+		}
+	}
+	s.asked = append(s.asked, a)
+	waited := false
+	for {
+		running := s.running
+		switch {
+		case t.Action != Demote && t.Term < s.highest:
+			return nil, staleTerm(t.Term, s.highest)
+		case ctx.Err() != nil:
+			return nil, notBegun(t, context.Cause(ctx), running, waited)
+		case s.drained:
+			return nil, notBegun(t, ErrDrained, running, waited)
+		case s.current == nil:
+			return nil, notBegun(t, errors.New("not configured yet"), running, waited)
+		case running == nil:
 			s.running = a
-			return s.current.methods, nil, nil
+			return s.current, Result{}
 		}
 		s.mu.Unlock()
-		again := running.id != "" && running.id == a.id && running.attempt == a.attempt
-		switch {
-		case again:
-		case t.Action == Demote:
-			running.end(ErrSuperseded)
-		default:
-			return nil, nil, errors.New("another act still runs")
-		}
 		select {
 		case <-running.over:
 		case <-ctx.Done():
-			return nil, nil, fmt.Errorf("another act still runs: %w", context.Cause(ctx))
 		}
-		if again {
-			return nil, running, nil
+		s.mu.Lock()
+		waited = true
+		if s.running != running && running.same(a) {
+			return nil, running.result
 		}
+	}
+}
+
+// notBegun is the result of an act that has changed nothing itself. What runs,
+// or has run while it waited, may have.
+func notBegun(t *Transition, why error, running *act, waited bool) Result {
+	r := Result{Outcome: OutcomeUnchanged}
+	if running != nil {
+		why = fmt.Errorf("another %s still runs: %w", running.action, why)
+	}
+	if running != nil || waited {
+		r.Outcome = OutcomeUnknown
+	}
+	r.Detail = fmt.Sprintf("%s: not begun: %s", t.Action, why)
+	return r
+}
+
+// leave ends an act that has entered, or has not.
+func (s *server) leave(a *act, r Result) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked = slices.DeleteFunc(s.asked, func(other *act) bool { return other == a })
+	if s.running == a {
+		s.running = nil
+		a.result = r
+		close(a.over)
 	}
 }
 
 func (s *server) Renew(ctx context.Context, r *wire.RenewRequest) (*wire.RenewResponse, error) {
-	m, err := s.methods()
-	if err != nil {
-		return nil, err
-	}
-	renewer, ok := m.(Renewer)
-	if !ok {
-		return nil, status.Errorf(codes.Unimplemented, "%s cannot renew", s.plugin.name)
-	}
-	err = s.guard("renew", func() error { return renewer.Renew(ctx, Instant(r.LeaseUntilNs)) })
-	if errors.Is(err, ErrExpired) {
-		err = status.Error(codes.FailedPrecondition, err.Error())
-	}
+	err := call(s, CanRenew, func(m Renewer) error { return m.Renew(ctx, Instant(r.LeaseUntilNs)) })
 	return &wire.RenewResponse{}, err
 }
 
 func (s *server) Check(ctx context.Context, r *wire.CheckRequest) (*wire.CheckResponse, error) {
-	m, err := s.methods()
-	if err != nil {
-		return nil, err
-	}
-	checker, ok := m.(Checker)
-	if !ok {
-		return nil, status.Errorf(codes.Unimplemented, "%s cannot check", s.plugin.name)
-	}
 	s.see(Term(r.Term))
 	var h Health
-	err = s.guard("check", func() (err error) {
-		h, err = checker.Check(ctx, Role(r.Role))
+	err := call(s, CanCheck, func(m Checker) (err error) {
+		h, err = m.Check(ctx, Role(r.Role))
 		return err
 	})
 	return &wire.CheckResponse{Fit: h.Fit, Detail: h.Detail, Position: h.Position}, err
 }
 
 func (s *server) Rank(ctx context.Context, r *wire.RankRequest) (*wire.RankResponse, error) {
-	m, err := s.methods()
-	if err != nil {
-		return nil, err
-	}
-	ranker, ok := m.(Ranker)
-	if !ok {
-		return nil, status.Errorf(codes.Unimplemented, "%s cannot rank", s.plugin.name)
-	}
 	var orders map[string]Order
-	err = s.guard("rank", func() (err error) {
-		orders, err = ranker.Rank(ctx, r.Mine, r.Others)
+	err := call(s, CanRank, func(m Ranker) (err error) {
+		orders, err = m.Rank(ctx, r.Mine, r.Others)
 		return err
 	})
 	return &wire.RankResponse{Orders: wireOrders(orders)}, err
@@ -339,7 +373,7 @@ func (s *server) Rank(ctx context.Context, r *wire.RankRequest) (*wire.RankRespo
 
 // Drain ends what runs and lets nothing more begin.
 func (s *server) Drain(ctx context.Context, r *wire.DrainRequest) (*wire.DrainResponse, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, time.Duration(r.TimeoutNs), errors.New("an act still runs"))
+	ctx, cancel := bound(ctx, time.Duration(r.TimeoutNs), errors.New("an act still runs"))
 	defer cancel()
 	if err := s.drain(ctx); err != nil {
 		return nil, status.Error(codes.DeadlineExceeded, err.Error())
@@ -363,8 +397,16 @@ func (s *server) drain(ctx context.Context) error {
 	s.mu.Lock()
 	s.current, s.given = nil, nil
 	s.mu.Unlock()
-	s.retire(current)
+	s.retire(ctx, current, ErrDrained)
 	return nil
+}
+
+// bound ends ctx after d. Zero is not said: the caller has a bound of its own.
+func bound(ctx context.Context, d time.Duration, cause error) (context.Context, context.CancelFunc) {
+	if d == 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, d, cause)
 }
 
 // guard makes a panic of the author's code the failure of the call it happened
@@ -377,4 +419,19 @@ func (s *server) guard(what string, f func() error) (err error) {
 		}
 	}()
 	return f()
+}
+
+// sdkVersion is the version of this package that the program is built with.
+func sdkVersion() string {
+	const module = "github.com/deputy-ha/deputy"
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, m := range append(info.Deps, &info.Main) {
+		if m.Path == module {
+			return m.Version
+		}
+	}
+	return ""
 }
