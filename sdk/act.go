@@ -56,6 +56,7 @@ const (
 	ReasonStop       Reason = "stop"       // the supervisor is told to stop
 	ReasonUndo       Reason = "undo"       // a hand-over that did not finish is taken back
 	ReasonClear      Reason = "clear"      // an operator has put things right
+	ReasonReload     Reason = "reload"     // the part's settings have changed
 )
 
 // A Peer is a node as others reach it.

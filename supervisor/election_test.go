@@ -3,6 +3,7 @@ package supervisor_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -531,4 +532,56 @@ func TestReloadChangesNoRole(t *testing.T) {
 			return err
 		})
 	})
+}
+
+func TestReloadPromotesAgainWhatHasChanged(t *testing.T) {
+	story(t, func(s *scene) {
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		for _, name := range []string{"db1", "db2"} {
+			m := s.machine(name)
+			m.parts["vip"].Next(sdk.Promote, Behaviour{Takes: 50 * time.Millisecond, Outcome: sdk.OutcomeDone})
+			s.says(name + " reads the definition again: another address for vip")
+			m.reload("192.0.2.11")
+			s.wait(time.Second)
+		}
+		s.says("and once more, with nothing that is new")
+		s.machine("db1").reload("192.0.2.11")
+		s.wait(time.Second)
+		acts := s.machine("db1").parts["vip"].Acts()
+		if last := acts[len(acts)-1]; last.Term != 1 || last.Reason != sdk.ReasonReload {
+			t.Errorf("promoted again with %+v", last)
+		}
+	})
+}
+
+func TestReloadThatCannotPromote(t *testing.T) {
+	story(t, func(s *scene) {
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		db1 := s.machine("db1")
+		db1.parts["vip"].Next(sdk.Promote, Behaviour{Outcome: sdk.OutcomeUnchanged, Refused: true, Detail: "no such interface"})
+		s.says("db1 reads the definition again: another address for vip")
+		db1.reload("192.0.2.11")
+		s.wait(time.Second)
+		db1.is(sdk.RoleCandidate)
+		s.machine("db2").is(sdk.RolePrimary)
+	})
+}
+
+// reload puts a definition in force that has another address for vip.
+func (m *machine) reload(address string) {
+	m.scene.Helper()
+	changed := m.scene.service
+	changed.Parts = slices.Clone(changed.Parts)
+	var plugins []supervisor.Plugin
+	for i, p := range changed.Parts {
+		if p.Name == "vip" {
+			changed.Parts[i].Config = map[string]any{"address": address}
+		}
+		plugins = append(plugins, m.Plugin(m.parts[p.Name]))
+	}
+	if err := m.member.Reload(changed, plugins); err != nil {
+		m.scene.Error(err)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -78,6 +79,7 @@ type part struct {
 	Name     string
 	defined  atomic.Pointer[defined] // replaced by Reload
 	promoted bool                    // may act as primary
+	altered  bool                    // promoted with other settings than it has now
 	running  int                     // acts that have not ended, those given up included
 	health   health
 	renewing renewing
@@ -374,25 +376,51 @@ func (m *Member) Clear() error {
 	return nil
 }
 
-// Reload puts a new definition in force, with new plugins for its parts,
-// without a change of role. A definition that changes the TTL, or which parts
-// there are, is refused with the way to put it in force.
+// Reloadable returns nil if a new definition can be put in force without a
+// change of role, else the way to put it in force.
+func (m *Member) Reloadable(s Service) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.reloadable(s)
+}
+
+func (m *Member) reloadable(s Service) error {
+	if s.TTL != m.service.TTL {
+		return fmt.Errorf("reload %s: ttl changes from %s to %s: restart the service's process, its role is kept", s.Name, m.service.TTL, s.TTL)
+	}
+	if !slices.EqualFunc(s.Parts, m.service.Parts, func(a, b Part) bool { return a.Name == b.Name && a.Use == b.Use }) {
+		return fmt.Errorf("reload %s: its plugins are not the ones in force: restart the service's process, its role is handed over where it is primary", s.Name)
+	}
+	return nil
+}
+
+// Reload puts a new definition in force, with the plugins that have its
+// settings, without a change of role. A part that is promoted is promoted again
+// under the same term if its settings have changed. A definition that is not
+// Reloadable is refused.
 func (m *Member) Reload(s Service, plugins []Plugin) error {
 	m.mu.Lock()
 	defer m.ring()
 	defer m.mu.Unlock()
-	if s.TTL != m.service.TTL {
-		return fmt.Errorf("reload %s: ttl changes from %s to %s: restart the service's process, its role is kept", s.Name, m.service.TTL, s.TTL)
+	if err := m.reloadable(s); err != nil {
+		return err
 	}
-	same := slices.EqualFunc(s.Parts, m.service.Parts, func(a, b Part) bool { return a.Name == b.Name && a.Use == b.Use })
-	if !same || len(plugins) != len(m.parts) {
-		return fmt.Errorf("reload %s: its plugins are not the ones in force: restart the service's process, its role is handed over where it is primary", s.Name)
+	if len(plugins) != len(m.parts) {
+		return fmt.Errorf("reload %s: %d plugins for %d parts", s.Name, len(plugins), len(m.parts))
 	}
 	for i, p := range m.parts {
+		if p.promoted && !reflect.DeepEqual(p.def().Config, s.Parts[i].Config) {
+			p.altered = true
+		}
 		p.defined.Store(&defined{s.Parts[i], plugins[i]})
 	}
 	m.service = s
 	m.phase.poke()
 	m.tell()
 	return nil
+}
+
+// Awaits tells what the member waits for before it can Run.
+func (m *Member) Awaits(cause error) {
+	m.update(func() { m.cause = cause })
 }

@@ -23,9 +23,44 @@ func (m *Member) primary(lease Lease, e ending, end func()) stateFn {
 			if leave := m.reason(ctx, lease); leave != nil {
 				return m.demoting(lease, *leave, end)
 			}
+			if p := m.altered(); p != nil {
+				if leave := m.promoteAgain(ctx, lease, p); leave != nil {
+					return m.demoting(lease, *leave, end)
+				}
+				continue
+			}
 			m.await(ctx, 0, lease.Lost())
 		}
 	}
+}
+
+// altered returns the first part that is promoted with other settings than it
+// has now, or nil.
+func (m *Member) altered() *part {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range m.parts {
+		if p.altered {
+			p.altered = false
+			return p
+		}
+	}
+	return nil
+}
+
+// promoteAgain puts a part's new settings in force. It returns why the role is
+// to be left when that fails, or nil.
+func (m *Member) promoteAgain(ctx context.Context, lease Lease, p *part) *ending {
+	if !p.def().plugin.Describe().Can(sdk.CanPromote) {
+		return nil
+	}
+	e := ending{sdk.ReasonReload, errors.New("its settings have changed")}
+	r := m.try(ctx, lease, p, m.transition(sdk.Promote, p, lease.Term(), e), p.def().Promote)
+	m.history()
+	if err := r.Err(); err != nil && ctx.Err() == nil && !isClosed(lease.Lost()) {
+		return &ending{sdk.ReasonUnfit, fmt.Errorf("promote %s with its new settings: %w", p.Name, err)}
+	}
+	return nil
 }
 
 // reason tells why a primary has to leave its role, or nil.

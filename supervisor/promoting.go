@@ -92,7 +92,7 @@ func (m *Member) leaving(ctx context.Context, lease Lease) *ending {
 func (m *Member) mark(p *part, promoted bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	p.promoted = promoted
+	p.promoted, p.altered = promoted, false
 	m.tell()
 }
 

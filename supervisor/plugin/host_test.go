@@ -29,11 +29,10 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(hooks[os.Args[2]](os.Args[3:]))
 	}
-	dir, err := os.MkdirTemp("", "plugins")
+	dir, err := built() // before any test has a TMPDIR of its own
 	if err != nil {
 		panic(err)
 	}
-	builtIn = dir
 	code := m.Run()
 	os.RemoveAll(dir)
 	os.Exit(code)

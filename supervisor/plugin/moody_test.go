@@ -18,18 +18,22 @@ import (
 	"github.com/deputy-ha/deputy/supervisor"
 )
 
-// builtIn is where this run of the tests builds its plugins.
-var builtIn string
+// built is where this run of the tests builds its plugins.
+var built = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "plugins") })
 
 // buildMoody builds the plugin that misbehaves as told, testdata/moody, once,
 // and returns the directory that it is installed in.
 var buildMoody = sync.OnceValues(func() (string, error) {
-	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", filepath.Join(builtIn, prefix+"moody"), "./testdata/moody")
+	dir, err := built()
+	if err != nil {
+		return "", err
+	}
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", filepath.Join(dir, prefix+"moody"), "./testdata/moody")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the plugin: %w\n%s", err, out)
 	}
-	return builtIn, nil
+	return dir, nil
 })
 
 // A stage is one process plugin under test. Its test fails if anything is left

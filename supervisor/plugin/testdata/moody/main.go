@@ -34,7 +34,7 @@ type config struct {
 
 type moody struct {
 	config
-	log  func(string, ...any)
+	log func(string, ...any)
 }
 
 func main() {
