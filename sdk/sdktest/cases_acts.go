@@ -160,7 +160,7 @@ func (x *exam) lacksFirst(a sdk.Action, attempt int, format string, args ...any)
 func caseRepeatAtOnce(x *exam) {
 	x.needs(sdk.CanPromote)
 	p := x.ready()
-	x.needsProcess(p)
+	x.needsProcess(p, "its host has it do one thing at a time")
 	term := x.nextTerm()
 	for _, a := range []sdk.Action{sdk.Promote, sdk.Demote} {
 		t := x.transition(a, term)
@@ -180,7 +180,7 @@ func caseRepeatAtOnce(x *exam) {
 func caseStaleTerm(x *exam) {
 	x.needs(sdk.CanPromote)
 	p := x.ready()
-	x.needsProcess(p)
+	x.needsProcess(p, "none remembers a term; its host asks for none that is stale")
 	term := x.promoted(p)
 	x.demoted(p, term)
 	stale := func(a sdk.Action, t, seen sdk.Term) {
@@ -225,7 +225,7 @@ func caseSupersede(x *exam) {
 	var worst time.Duration
 	for _, after := range x.middles(sdk.Promote) {
 		p := x.ready()
-		x.needsProcess(p)
+		x.needsProcess(p, "its host ends a promote before it asks for a demote")
 		term := x.nextTerm()
 		promote := p.begun(x.transition(sdk.Promote, term))
 		time.Sleep(after)

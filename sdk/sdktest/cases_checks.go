@@ -109,7 +109,7 @@ const (
 func caseGrowth(x *exam) {
 	x.needs(sdk.CanCheck)
 	p := x.ready()
-	x.needsProcess(p)
+	x.needsProcess(p, "nothing grows")
 	role, term := sdk.RoleStandby, x.suite.term
 	if x.can(sdk.CanPromote) {
 		role, term = sdk.RolePrimary, x.promoted(p)

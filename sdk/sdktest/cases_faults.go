@@ -49,7 +49,7 @@ const (
 
 func caseFreezeAct(x *exam) {
 	x.needs(sdk.CanPromote)
-	x.needsProcess(x.start())
+	x.needsProcess(x.start(), "a frozen one is killed at its deadline")
 	middles := x.middles(sdk.Promote)
 	if !x.about.Heartbeats {
 		x.skip("it sends no heartbeats: a slow act cannot be told from a frozen one")
@@ -106,7 +106,7 @@ func caseFreezeAct(x *exam) {
 
 func caseFreezeIdle(x *exam) {
 	p := x.ready()
-	x.needsProcess(p)
+	x.needsProcess(p, "none is idle")
 	if err := x.ping(p, askBound); err != nil {
 		x.fail("it did not answer a ping: %v", err)
 	}
@@ -221,7 +221,7 @@ func act(t sdk.Transition) string {
 
 func caseSignals(x *exam) {
 	p := x.open()
-	x.needsProcess(p)
+	x.needsProcess(p, "none waits between calls")
 	signals := []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP}
 	survives := func(s syscall.Signal) {
 		for end := time.Now().Add(100 * time.Millisecond); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {

@@ -38,7 +38,7 @@ func caseStart(x *exam) {
 
 func caseEnd(x *exam) {
 	p := x.start()
-	x.needsProcess(p)
+	x.needsProcess(p, "that ends with the call")
 	began := time.Now()
 	p.close()
 	x.note("ended %s after it was told to", short(time.Since(began)))
@@ -46,7 +46,7 @@ func caseEnd(x *exam) {
 
 func caseLeavesNothing(x *exam) {
 	p := x.ready()
-	x.needsProcess(p)
+	x.needsProcess(p, "what is left of one that went well is what it promoted")
 	if x.can(sdk.CanPromote) {
 		x.demoted(p, x.promoted(p))
 	}

@@ -62,7 +62,7 @@ func caseExpire(x *exam) {
 	}
 	const lease = 2 * time.Second
 	p := x.ready()
-	x.needsProcess(p)
+	x.needsProcess(p, "none can be frozen")
 	t := x.transition(sdk.Promote, x.nextTerm())
 	t.LeaseUntil = sdk.Now().Add(lease)
 	if r := p.do(t); !r.Outcome.OK() {

@@ -13,7 +13,6 @@ func processCases() []Case {
 
 func caseOutput(x *exam) {
 	p := x.ready()
-	x.needsProcess(p)
 	for range 3 {
 		term := x.suite.term
 		if x.can(sdk.CanPromote) {
@@ -39,7 +38,7 @@ func caseOutput(x *exam) {
 func caseDescriptors(x *exam) {
 	x.needs(sdk.CanPromote)
 	p := x.ready()
-	x.needsProcess(p)
+	x.needsProcess(p, "its host warns of what keeps its outputs")
 	term := x.promoted(p)
 	p.close()
 	free := func(p *guest) {

@@ -74,13 +74,12 @@ func (x *exam) needs(capabilities ...sdk.Capability) {
 	}
 }
 
-// needsProcess skips the case if the plugin has no process between calls.
-func (x *exam) needsProcess(p *guest) []int {
-	pids := p.PIDs()
-	if len(pids) == 0 {
-		x.skip("it has no process between calls")
+// needsProcess skips the case, with the reason, if the plugin has a process for
+// each call alone, like a script.
+func (x *exam) needsProcess(p *guest, otherwise string) {
+	if len(p.PIDs()) == 0 {
+		x.skip("it has a process for each call alone: %s", otherwise)
 	}
-	return pids
 }
 
 func (x *exam) can(c sdk.Capability) bool { return slices.Contains(x.about.Capabilities, c) }
@@ -285,6 +284,9 @@ func (g *guest) doingHeard(ctx context.Context, t sdk.Transition, heartbeat time
 // begun is doing, and returns once the plugin works at it. Two calls may
 // otherwise arrive in another order than they were made in.
 func (g *guest) begun(t sdk.Transition) func() sdk.Result {
+	if !g.x.about.Heartbeats {
+		return g.doing(g.x.ctx, t) // a process for each call has its own order
+	}
 	sign := make(chan struct{}, 1)
 	wait := g.doingHeard(g.x.ctx, t, time.Millisecond, func(string) {
 		select {
