@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/deputy-ha/deputy/sdk/sdktest"
 	"github.com/deputy-ha/deputy/supervisor"
 	"github.com/deputy-ha/deputy/supervisor/boottime"
 	"github.com/deputy-ha/deputy/supervisor/etcd"
@@ -25,7 +27,8 @@ import (
 
 // The scripts under testdata/script show what deputy does, as its users see
 // it. `deputy` in them is this test binary, and `stranger` is deputy run by a
-// user without any right. Each script has a part of etcd of its own.
+// user without any right. Each script has a part of etcd of its own; $HELLO is
+// the plugin of examples/plugin-go, $MOODY that of supervisor/plugin/testdata.
 //
 // Besides the commands of testscript there are:
 //
@@ -36,21 +39,26 @@ import (
 //	exits CODE CMD…    CMD ends with that exit status
 //	twin NAME SERVICE  another machine takes part in SERVICE under that name
 //	edit FILE OLD NEW  replaces text in a file
+//	killed NOTE        kills the process that moody has noted last with that call
 func TestScripts(t *testing.T) {
 	cluster := etcdtest.StartT(t, etcdtest.Options{
 		Members: 1, Heartbeat: 50 * time.Millisecond, Election: 250 * time.Millisecond, NoFsync: true, Direct: true,
 	})
+	hello := sdktest.Build(t, "../../examples/plugin-go")
+	moody := sdktest.Build(t, "../plugin/testdata/moody")
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: false,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("ETCD", cluster.Endpoints()[0])
+			env.Setenv("HELLO", hello)
+			env.Setenv("MOODY", moody)
 			env.Setenv("JOURNAL_STREAM", "1:1") // logs without times
 			return prepare(env.WorkDir)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"node": node, "until": until, "signal": signalNode, "unreachable": unreachable, "edit": edit, "exits": exits, "twin": twin,
+			"node": node, "until": until, "signal": signalNode, "unreachable": unreachable, "edit": edit, "exits": exits, "twin": twin, "killed": killed,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
@@ -225,4 +233,20 @@ func edit(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%s does not contain %q", args[0], args[1])
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.ReplaceAll(text, args[1], args[2])), 0o644))
+}
+
+func killed(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: killed NOTE")
+	}
+	pid := 0
+	for line := range strings.Lines(ts.ReadFile("notes")) {
+		if by, note, _ := strings.Cut(strings.TrimSpace(line), " "); note == args[0] {
+			pid, _ = strconv.Atoi(by)
+		}
+	}
+	if pid == 0 {
+		ts.Fatalf("no process has noted %q:\n%s", args[0], ts.ReadFile("notes"))
+	}
+	ts.Check(syscall.Kill(pid, syscall.SIGKILL))
 }
