@@ -71,7 +71,7 @@ func (d *decoder) read(v reflect.Value, s *shape, f *field, path string, given a
 		return d.mistake(path, "must be "+must+", not %s", append(args, what)...)
 	}
 	switch s.kind {
-	case flag:
+	case boolean:
 		b, ok := given.(bool)
 		if !ok {
 			return is("true or false, without quotes")

@@ -1,8 +1,10 @@
 package sdk
 
 import (
-	"fmt"
+	"context"
 	"os"
+	"os/signal"
+	"syscall"
 
 	wire "github.com/deputy-ha/deputy/sdk/proto"
 )
@@ -14,6 +16,8 @@ func Main(p Plugin) {
 	if os.Getenv(wire.CookieKey) == wire.CookieValue {
 		os.Exit(hosted(p))
 	}
-	fmt.Fprintf(os.Stderr, "%s is a plugin of deputy\n", p.name)
-	os.Exit(64)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	exit := byHand{p, os.Stdin, os.Stdout, os.Stderr}.run(ctx, os.Args[1:])
+	stop()
+	os.Exit(exit)
 }

@@ -64,7 +64,7 @@ func (s *settings) schema() string {
 func (s *shape) schema(f *field) *jsonSchema {
 	j := &jsonSchema{Enum: f.enum}
 	switch s.kind {
-	case flag:
+	case boolean:
 		j.Type = "boolean"
 	case whole:
 		j.Type = "integer"

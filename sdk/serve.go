@@ -61,7 +61,7 @@ func (a *act) same(b *act) bool {
 func (s *server) Describe(context.Context, *wire.DescribeRequest) (*wire.DescribeResponse, error) {
 	p := s.plugin
 	r := &wire.DescribeResponse{
-		Name: p.name, Version: p.version, SdkVersion: sdkVersion(),
+		Name: p.name, Version: p.versionOrBuild(), SdkVersion: sdkVersion(),
 		Schema: p.settings.schema(), Doc: p.doc, ForcedBoundNs: int64(p.forcedBound), Heartbeats: true,
 	}
 	for _, c := range p.capabilities {
@@ -419,19 +419,4 @@ func (s *server) guard(what string, f func() error) (err error) {
 		}
 	}()
 	return f()
-}
-
-// sdkVersion is the version of this package that the program is built with.
-func sdkVersion() string {
-	const module = "github.com/deputy-ha/deputy"
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return ""
-	}
-	for _, m := range append(info.Deps, &info.Main) {
-		if m.Path == module {
-			return m.Version
-		}
-	}
-	return ""
 }

@@ -21,7 +21,7 @@ type kind int
 
 const (
 	text       kind = iota
-	flag            // true or false
+	boolean         // true or false
 	whole           // a whole number
 	number          // any number
 	duration        // a text such as "200ms"
@@ -80,7 +80,7 @@ func shapeOf(t reflect.Type, above []reflect.Type) (*shape, error) {
 	case k == reflect.String:
 		s.kind = text
 	case k == reflect.Bool:
-		s.kind = flag
+		s.kind = boolean
 	case k >= reflect.Int && k <= reflect.Uint64:
 		s.kind = whole
 	case k == reflect.Float32 || k == reflect.Float64:
@@ -205,7 +205,7 @@ func fieldOf(sf reflect.StructField, above []reflect.Type) (*field, error) {
 // apart by commas.
 func literal(s *shape, said string) any {
 	switch s.kind {
-	case flag:
+	case boolean:
 		if said == "true" || said == "false" {
 			return said == "true"
 		}

@@ -87,7 +87,7 @@ func (f *field) words() string {
 
 func (s *shape) words() string {
 	switch s.kind {
-	case flag:
+	case boolean:
 		return "true or false"
 	case whole:
 		return "whole number"
