@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/deputy-ha/deputy/sdk"
+	"github.com/deputy-ha/deputy/supervisor"
 )
 
 // Settings are those of one plugin in a file of their own: what stands under
@@ -15,7 +17,31 @@ import (
 type Settings struct {
 	Table map[string]any
 
-	root *value
+	root  *value
+	under string // the key that it stands under, with its dot
+	whose string // the part that it belongs to
+}
+
+// PartSettings are the settings of the part of that name as they stand in a
+// service's file now.
+func PartSettings(s supervisor.Service, part string) Settings {
+	i := slices.IndexFunc(s.Parts, func(p supervisor.Part) bool { return p.Name == part })
+	doc, wrong := readDocument(s.File)
+	if i < 0 || len(wrong) > 0 {
+		return Settings{}
+	}
+	found := Settings{Table: s.Parts[i].Config, under: "plugin.config.", whose: "plugin " + part + ": "}
+	root, _ := doc.is.(map[string]*value)
+	if root["plugin"] == nil {
+		return found
+	}
+	if parts, _ := root["plugin"].is.([]*value); i < len(parts) {
+		found.root = parts[i]
+		if keys, _ := parts[i].is.(map[string]*value); keys["config"] != nil {
+			found.root = keys["config"]
+		}
+	}
+	return found
 }
 
 // LoadSettings reads a file of settings. The error is [Mistakes].
@@ -53,7 +79,7 @@ func (s Settings) Blame(err error) error {
 	}
 	switch e := err.(type) { //nolint:errorlint // each layer is looked at by itself
 	case *sdk.KeyError:
-		wrong.add(s.where(e.Key), e.Key, "%v", e.Err)
+		wrong.add(s.where(e.Key), s.under+e.Key, "%s%v", s.whose, e.Err)
 		return wrong.err()
 	case interface{ Unwrap() error }: // whatever was said around it
 		if blamed := s.Blame(e.Unwrap()); errors.As(blamed, &wrong) {

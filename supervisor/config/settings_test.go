@@ -68,3 +68,45 @@ func TestSettingsThatCannotBeRead(t *testing.T) {
 		t.Errorf("got %v, %v, want no settings", s, err)
 	}
 }
+
+func TestBlameOfAPartNamesFileLineAndPlugin(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "db.toml")
+	text := `ttl = "3s"
+
+[[plugin]]
+use = "vip"
+config = { address = "192.0.2.10/32" }
+
+[[plugin]]
+use = "vip"
+name = "second"
+[plugin.config]
+interface = "eth0"
+address = "192.0.2.11"
+`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := LoadService(file, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	missing := &sdk.KeyError{Key: "label", Err: errors.New("is missing")}
+	odd := &sdk.KeyError{Key: "address", Err: errors.New("has no prefix")}
+	got := PartSettings(s, "second").Blame(fmt.Errorf("open second: %w", errors.Join(missing, odd, errors.New("and more"))))
+	want := file + ":10:9: plugin.config.label: plugin second: is missing\n" +
+		file + ":12:1: plugin.config.address: plugin second: has no prefix\nand more"
+	if got.Error() != want {
+		t.Errorf("got\n%v, want\n%s", got, want)
+	}
+	got = PartSettings(s, "vip").Blame(odd)
+	if want := file + ":5:12: plugin.config.address: plugin vip: has no prefix"; got.Error() != want {
+		t.Errorf("got %v, want %s", got, want)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if got := PartSettings(s, "vip").Blame(odd); !errors.Is(got, error(odd)) {
+		t.Errorf("without the file: got %v, want what the plugin said", got)
+	}
+}

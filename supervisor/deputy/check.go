@@ -47,7 +47,7 @@ func (a *app) check(ctx context.Context, names []string, deep bool) error {
 	wrong = errors.Join(wrong, err)
 	f := finding{Node: node.Name, Services: []config.Table{}}
 	for _, s := range services {
-		if _, err := a.fitPlugins(node, s, nil, slog.New(slog.DiscardHandler)); err != nil {
+		if _, err := a.plugins(node, s, nil, slog.New(slog.DiscardHandler)); err != nil {
 			wrong = errors.Join(wrong, err)
 			continue
 		}

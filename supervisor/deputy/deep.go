@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"strings"
 
@@ -33,7 +32,7 @@ func (a *app) deep(ctx context.Context, node config.Node, services []supervisor.
 			cancel()
 			if err != nil {
 				found.Error = err.Error()
-				wrong = append(wrong, mark(fmt.Errorf("%s: plugin %s: %w", s.File, found.Plugin, err), errConfig))
+				wrong = append(wrong, mark(blame(s, s.Parts[i], err), errConfig))
 			}
 			f.Plugins = append(f.Plugins, found)
 		}

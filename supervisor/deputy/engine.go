@@ -30,7 +30,8 @@ type engine struct {
 	clock   *boottime.Clock
 	records *etcd.Client
 
-	seats []*seat
+	seats  []*seat
+	giveUp context.CancelCauseFunc // of opening plugins
 }
 
 // engine prepares what run runs. Nothing is started, and what is wrong with
@@ -67,23 +68,43 @@ func (a *app) engine(names []string, log *slog.Logger, level *slog.LevelVar) (*e
 		e.clock.Close()
 		return nil, mark(err, errConfig)
 	}
-	if err := e.take(services); err != nil {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	e.giveUp = cancel
+	if err := e.take(ctx, services); err != nil {
 		e.release()
 		return nil, err
 	}
 	return e, nil
 }
 
-// take takes a seat in each service's election.
-func (e *engine) take(services []supervisor.Service) error {
+// take takes a seat in each service's election. Plugins that take long to open
+// hold nobody up: what comes of them is told when the service runs.
+func (e *engine) take(ctx context.Context, services []supervisor.Service) error {
 	var wrong []error
-	for _, s := range services {
-		seat, err := e.seat(s)
+	var seats []*seat
+	for i, s := range services {
+		seat, err := e.seat(ctx, s)
 		if err != nil {
 			wrong = append(wrong, err)
 			continue
 		}
-		e.seats = append(e.seats, seat)
+		seats = append(seats, seat)
+		pace(i)
+	}
+	late := time.NewTimer(takeTime)
+	defer late.Stop()
+	for _, s := range seats {
+		select {
+		case <-s.opening:
+		case <-late.C:
+			late.Reset(0) // for the others, too
+		}
+		if isClosed(s.opening) && errors.Is(s.fault, errConfig) {
+			wrong = append(wrong, s.fault)
+			s.release()
+			continue
+		}
+		e.seats = append(e.seats, s)
 	}
 	err := errors.Join(wrong...)
 	if err != nil && e.all && len(e.seats) > 0 {
@@ -93,10 +114,26 @@ func (e *engine) take(services []supervisor.Service) error {
 	return err
 }
 
-func (e *engine) release() {
-	for _, s := range e.seats {
-		s.release()
+// takeTime is how long the start waits for what is wrong with plugins. A role
+// of the process before has to be taken over soon.
+const takeTime = 500 * time.Millisecond
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
+}
+
+func (e *engine) release() {
+	e.giveUp(errEnded)
+	var running sync.WaitGroup
+	for _, s := range e.seats {
+		running.Go(s.release)
+	}
+	running.Wait()
 	e.records.Close()
 	e.clock.Close()
 }

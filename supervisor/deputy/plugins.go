@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/deputy-ha/deputy/supervisor"
@@ -19,38 +22,142 @@ const (
 	localPluginDir = "/usr/local/libexec/deputy/plugins"
 )
 
-// plugins returns one plugin for each part of a service. The error is
-// errConfig and names the file.
+// plugins returns one plugin for each part of a service, not open yet. The
+// error is errConfig and names the file.
 func (a *app) plugins(node config.Node, s supervisor.Service, clock supervisor.Clock, log *slog.Logger) ([]plugin.Plugin, error) {
 	host := plugin.Host{
-		Service: s.Name, Node: node.Name, StateDir: filepath.Join(a.paths.state, s.Name), UID: os.Geteuid(),
-		Dirs: append([]string{pluginDir, localPluginDir}, node.PluginDirs...), Clock: clock, Log: log,
+		Service: s.Name, Node: node.Name, RunDir: a.dir(s.Name), StateDir: filepath.Join(a.paths.state, s.Name), UID: os.Geteuid(),
+		Dirs:  append([]string{pluginDir, localPluginDir}, node.PluginDirs...),
+		Stall: plugin.StallTime(s.TTL), Clock: clock, Log: log,
 	}
-	var plugins []plugin.Plugin
-	var wrong []error
-	for _, part := range s.Parts {
+	plugins := make([]plugin.Plugin, len(s.Parts))
+	wrong := make([]error, len(s.Parts))
+	for i, part := range s.Parts {
 		p, err := plugin.New(host, part)
 		if err != nil {
-			wrong = append(wrong, fmt.Errorf("%s: plugin %s: %w", s.File, part.Name, err))
+			wrong[i] = blame(s, part, err)
 			continue
 		}
-		plugins = append(plugins, p)
+		plugins[i] = p
 	}
-	return plugins, mark(errors.Join(wrong...), errConfig)
+	if err := errors.Join(wrong...); err != nil {
+		return nil, mark(err, errConfig)
+	}
+	return plugins, bounded(s, plugins)
 }
 
-// fitPlugins returns the plugins as the role machine wants them, once they fit
-// the service's timing. The error is errConfig.
-func (a *app) fitPlugins(node config.Node, s supervisor.Service, clock supervisor.Clock, log *slog.Logger) ([]supervisor.Plugin, error) {
-	plugins, err := a.plugins(node, s, clock, log)
-	if err != nil {
-		return nil, err
+// blame tells what is wrong with a part by file, plugin and, where it is about
+// a setting, line and key.
+func blame(s supervisor.Service, part supervisor.Part, err error) error {
+	blamed := config.PartSettings(s, part.Name).Blame(err)
+	if wrong := (config.Mistakes)(nil); errors.As(blamed, &wrong) {
+		return blamed
 	}
+	return fmt.Errorf("%s: plugin %s: %w", s.File, part.Name, err)
+}
+
+// bounded holds the service's timing against what its plugins say so far. The
+// error is errConfig.
+func bounded(s supervisor.Service, plugins []plugin.Plugin) error {
 	bounds := map[string]time.Duration{}
-	machine := make([]supervisor.Plugin, len(plugins))
 	for i, p := range plugins {
-		machine[i] = p
 		bounds[s.Parts[i].Name] = p.Describe().ForcedBound
 	}
-	return machine, mark(config.CheckForced(s, bounds), errConfig)
+	return mark(config.CheckForced(s, bounds), errConfig)
+}
+
+// machine returns plugins as the role machine wants them.
+func machine(plugins []plugin.Plugin) []supervisor.Plugin {
+	all := make([]supervisor.Plugin, len(plugins))
+	for i, p := range plugins {
+		all[i] = p
+	}
+	return all
+}
+
+// The bounds of a plugin's beginning and end. The plugin's host has its own,
+// which are tighter; these are for what they do not see.
+const (
+	beginTime  = 15 * time.Second
+	endTime    = 5 * time.Second
+	reloadTime = 30 * time.Second
+)
+
+// openAll opens plugins at the same time. The error is errConfig where trying
+// again is of no use; those that did open then stay open all the same.
+func openAll(ctx context.Context, s supervisor.Service, plugins []plugin.Plugin, opened []bool) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, beginTime, fmt.Errorf("not within %s", beginTime))
+	defer cancel()
+	faults := make([]error, len(plugins))
+	var running sync.WaitGroup
+	for i, p := range plugins {
+		if opened[i] {
+			continue
+		}
+		running.Go(func() {
+			err := p.Open(ctx)
+			if opened[i] = err == nil; opened[i] {
+				return
+			}
+			faults[i] = blame(s, s.Parts[i], err)
+			if plugin.Lasting(err) {
+				faults[i] = mark(faults[i], errConfig)
+			}
+		})
+	}
+	running.Wait()
+	if err := errors.Join(faults...); err != nil {
+		return err
+	}
+	return bounded(s, plugins)
+}
+
+// closeAll ends plugins at the same time.
+func closeAll(plugins []plugin.Plugin, log *slog.Logger) {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), endTime, fmt.Errorf("not within %s", endTime))
+	defer cancel()
+	var running sync.WaitGroup
+	for _, p := range plugins {
+		running.Go(func() {
+			if err := p.Close(ctx); err != nil {
+				log.Error("plugin not ended", "cause", err)
+			}
+		})
+	}
+	running.Wait()
+}
+
+// configureAll puts another definition's settings in force, and returns the
+// plugins that have them. With an error, which is errConfig, those of before
+// are in force in all of them.
+func configureAll(ctx context.Context, was, s supervisor.Service, plugins []plugin.Plugin) (_ []plugin.Plugin, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, reloadTime, fmt.Errorf("not within %s", reloadTime))
+	defer cancel()
+	wrong := make([]error, len(plugins))
+	for i, p := range plugins {
+		if err := p.Validate(ctx, s.Parts[i]); err != nil {
+			wrong[i] = blame(s, s.Parts[i], err)
+		}
+	}
+	if err := errors.Join(wrong...); err != nil {
+		return nil, mark(err, errConfig)
+	}
+	next := slices.Clone(plugins)
+	defer func() {
+		if err == nil {
+			return
+		}
+		for i, p := range next { // what has not changed does nothing
+			if _, undo := p.Configure(context.WithoutCancel(ctx), was.Parts[i]); undo != nil {
+				err = errors.Join(err, fmt.Errorf("put back the settings of %s: %w", was.Parts[i].Name, undo))
+			}
+		}
+	}()
+	for i, p := range plugins {
+		if next[i], err = p.Configure(ctx, s.Parts[i]); err != nil {
+			next[i] = p
+			return nil, mark(blame(s, s.Parts[i], err), errConfig)
+		}
+	}
+	return next, bounded(s, next)
 }

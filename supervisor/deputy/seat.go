@@ -13,11 +13,12 @@ import (
 	"github.com/deputy-ha/deputy/supervisor"
 	"github.com/deputy-ha/deputy/supervisor/config"
 	"github.com/deputy-ha/deputy/supervisor/control"
+	"github.com/deputy-ha/deputy/supervisor/plugin"
 	"github.com/deputy-ha/deputy/supervisor/rundir"
 )
 
-// A seat is one service of the engine: its member, its runtime directory and
-// its control socket.
+// A seat is one service of the engine: its plugins, its member, its runtime
+// directory and its control socket.
 type seat struct {
 	name   string
 	ttl    time.Duration
@@ -28,14 +29,22 @@ type seat struct {
 	server *control.Server
 	ended  atomic.Bool
 
-	reloading sync.Mutex
+	opening chan struct{} // closed when the first try to open the plugins is over
+	fault   error         // then: why it came to nothing
+
+	mu      sync.Mutex // of what a reload changes; held while one goes on
+	service supervisor.Service
+	plugins []plugin.Plugin
+	opened  []bool // which of them are open
+	running bool   // the member is
 }
 
 // seat takes the runtime directory of a service, which admits one supervisor
-// per node, and prepares its member.
-func (e *engine) seat(s supervisor.Service) (_ *seat, err error) {
+// per node, and prepares its member. The plugins are being opened when it
+// returns; release ends that.
+func (e *engine) seat(ctx context.Context, s supervisor.Service) (_ *seat, err error) {
 	log := e.log.With("service", s.Name)
-	plugins, err := e.a.fitPlugins(e.node, s, e.clock, log)
+	plugins, err := e.a.plugins(e.node, s, e.clock, log)
 	if err != nil {
 		return nil, err
 	}
@@ -44,22 +53,34 @@ func (e *engine) seat(s supervisor.Service) (_ *seat, err error) {
 		return nil, fmt.Errorf("run %s: %w", s.Name, err)
 	}
 	member, err := supervisor.NewMember(supervisor.Setup{
-		Service: s, Node: e.here, Elector: e.records.Elector(s.Name, s.TTL), Plugins: plugins,
+		Service: s, Node: e.here, Elector: e.records.Elector(s.Name, s.TTL), Plugins: machine(plugins),
 		Clock: e.clock, Memory: dir, StateDir: filepath.Join(e.a.paths.state, s.Name), Log: e.plain,
 	})
 	if err != nil {
 		dir.Close()
 		return nil, err
 	}
-	t := &seat{name: s.Name, ttl: s.TTL, e: e, log: log, dir: dir, member: member}
+	t := &seat{
+		name: s.Name, ttl: s.TTL, e: e, log: log, dir: dir, member: member,
+		opening: make(chan struct{}), service: s, plugins: plugins, opened: make([]bool, len(plugins)),
+	}
 	t.server = &control.Server{
 		Socket: filepath.Join(e.a.dir(s.Name), control.SocketName), Member: member, Cluster: e.records,
 		Reload: t.reload, Level: e.level, Log: log,
 	}
+	go func() { // which release waits for
+		defer close(t.opening)
+		t.fault = openAll(ctx, s, plugins, t.opened)
+	}()
 	return t, nil
 }
 
-func (t *seat) release() { t.dir.Close() }
+// release ends what is left of the seat. Its member has ended, or never ran.
+func (t *seat) release() {
+	<-t.opening
+	t.close()
+	t.dir.Close()
+}
 
 // run takes part in the election until ctx ends. The control socket outlives
 // it, so that a demotion can be watched to its end.
@@ -75,26 +96,85 @@ func (t *seat) run(ctx context.Context) error {
 			t.log.Error("control socket not served", "cause", err)
 		}
 	})
+	defer t.close()
+	if err := t.open(ctx); err != nil {
+		t.log.Error("service does not run here", "cause", err)
+		return err
+	}
 	return t.member.Run(ctx)
+}
+
+// close ends the plugins. What they promoted stays as the member left it.
+func (t *seat) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.running = false
+	closeAll(t.plugins, t.log)
+}
+
+// The delays between one try to open the plugins and the next double from the
+// first to the last.
+const (
+	firstRetry = 200 * time.Millisecond
+	lastRetry  = 10 * time.Second
+)
+
+// open returns once all plugins are open. One that cannot be opened for a
+// reason that passes is tried again; with errConfig, or when ctx ends, there is
+// no more to hope for.
+func (t *seat) open(ctx context.Context) error {
+	<-t.opening // has a bound
+	err := t.fault
+	for retry := firstRetry; err != nil; retry = min(2*retry, lastRetry) {
+		if errors.Is(err, errConfig) {
+			return err
+		}
+		t.log.Error("plugins not open, so the service does not run here yet", "cause", err, "again", retry)
+		t.member.Awaits(err)
+		select {
+		case <-time.After(retry):
+		case <-ctx.Done():
+			return fmt.Errorf("stop %s: what an earlier process left may be primary: %w", t.name, err)
+		}
+		err = openAll(ctx, t.service, t.plugins, t.opened)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.running = true
+	return nil
 }
 
 var errEnded = errors.New("the service has ended here")
 
 // reload puts the definition as it is now in force.
-func (t *seat) reload(context.Context) error {
-	t.reloading.Lock()
-	defer t.reloading.Unlock()
+func (t *seat) reload(ctx context.Context) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.reloadNow(ctx); err != nil {
+		return mark(err, control.ErrDefinition)
+	}
+	t.log.Info("definition read again", "hash", t.service.Hash)
+	return nil
+}
+
+func (t *seat) reloadNow(ctx context.Context) error {
 	s, err := config.LoadService(filepath.Join(t.e.a.paths.services, t.name+".toml"), nil)
+	switch {
+	case err != nil:
+		return err
+	case !t.running:
+		return fmt.Errorf("reload %s: its plugins are not open yet: restart the service's process", t.name)
+	}
+	if err := t.member.Reloadable(s); err != nil {
+		return err
+	}
+	plugins, err := configureAll(ctx, t.service, s, t.plugins)
 	if err != nil {
-		return mark(err, control.ErrDefinition)
+		return err
 	}
-	plugins, err := t.e.a.fitPlugins(t.e.node, s, t.e.clock, t.log)
-	if err != nil {
-		return mark(err, control.ErrDefinition)
+	if err := t.member.Reload(s, machine(plugins)); err != nil {
+		return err
 	}
-	if err := t.member.Reload(s, plugins); err != nil {
-		return mark(err, control.ErrDefinition)
-	}
-	t.log.Info("definition read again", "hash", s.Hash)
+	t.service, t.plugins = s, plugins
 	return nil
 }

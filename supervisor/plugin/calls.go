@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/deputy-ha/deputy/sdk"
@@ -74,9 +75,14 @@ func (p *Process) Validate(ctx context.Context, part supervisor.Part) error {
 }
 
 // Configure puts the settings of another definition of the part in force, in
-// the process that runs and in all that come after it. With an error those of
-// before are. An act that runs is waited for.
+// the process that runs and in all that come after it. An act that runs is
+// waited for.
 func (p *Process) Configure(ctx context.Context, part supervisor.Part) (Plugin, error) {
+	p.configuring.Lock()
+	defer p.configuring.Unlock()
+	if p.takes(part) {
+		return p, nil
+	}
 	err := p.call(ctx, "configure", func(l *life) error {
 		if err := l.wire.Configure(ctx, p.setupOf(&part)); err != nil {
 			return err
@@ -90,9 +96,39 @@ func (p *Process) Configure(ctx context.Context, part supervisor.Part) (Plugin, 
 		return nil
 	})
 	if err != nil {
+		p.revert(err)
 		return nil, err
 	}
 	return p, nil
+}
+
+// takes takes a definition whose settings are those in force already.
+func (p *Process) takes(part supervisor.Part) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	same := reflect.DeepEqual(p.part.Config, part.Config)
+	if same {
+		p.part = part
+	}
+	return same
+}
+
+// revert makes sure that a Configure without an answer has changed nothing: the
+// process takes the settings of before again, or one in its place has them.
+func (p *Process) revert(err error) {
+	var mistakes wire.Mistakes
+	p.mu.Lock()
+	l := p.now
+	p.mu.Unlock()
+	if l == nil || errors.As(err, &mistakes) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), graceTime)
+	defer cancel()
+	if err := l.wire.Configure(ctx, p.setupOf(nil)); err != nil {
+		l.kill(fmt.Errorf("settings put back: %w", err))
+		p.retire(l)
+	}
 }
 
 // call makes a call that may be made twice: when the process dies meanwhile, its

@@ -77,6 +77,7 @@ func (p *Process) again(ctx context.Context, why error, crashes int) *life {
 		if err == nil {
 			p.show(l, nil, time.Time{})
 			p.mu.Unlock()
+			p.log.Info("plugin runs again")
 			return l
 		}
 		why = err

@@ -26,7 +26,8 @@ type Process struct {
 	log     *slog.Logger
 	sockets *sockets
 
-	opening sync.Mutex // one Open or Close at a time
+	opening     sync.Mutex // one Open or Close at a time
+	configuring sync.Mutex // one Configure at a time
 
 	mu      sync.Mutex
 	part    supervisor.Part  // as last configured

@@ -7,18 +7,23 @@ import (
 )
 
 // Verify asks the process what it is and has it judge its settings. Where it is
-// not open, a process is started for that, apart from all others, and ended.
+// not open, a process is started for that, apart from all others, takes the
+// settings, which changes nothing in the world, and is ended.
 func (p *Process) Verify(ctx context.Context) error {
-	look := func(l *life) error {
+	if p.isOpen() {
+		return p.call(ctx, "verify", func(l *life) error {
+			if _, err := l.describe(ctx); err != nil {
+				return err
+			}
+			return l.wire.Validate(ctx, p.setupOf(nil))
+		})
+	}
+	return p.visit(ctx, func(l *life) error {
 		if _, err := l.describe(ctx); err != nil {
 			return err
 		}
-		return l.wire.Validate(ctx, p.setupOf(nil))
-	}
-	if p.isOpen() {
-		return p.call(ctx, "verify", look)
-	}
-	return p.visit(ctx, func(l *life) error { return l.told(ctx, "verify", look(l)) })
+		return l.told(ctx, "configure", l.wire.Configure(ctx, p.setupOf(nil)))
+	})
 }
 
 // visit starts a process for one look at it. Its socket lies apart, because the
