@@ -60,7 +60,7 @@ func caseExpire(x *exam) {
 	if !x.config.Expires || x.config.Promoted == nil {
 		x.skip("nobody says that its part ends by itself")
 	}
-	const lease = 2 * time.Second
+	const lease = time.Second
 	p := x.ready()
 	x.needsProcess(p, "none can be frozen")
 	t := x.transition(sdk.Promote, x.nextTerm())

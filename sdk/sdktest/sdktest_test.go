@@ -56,11 +56,11 @@ func broken(t *testing.T, program, rule string, c Config) (Subject, Config) {
 func TestGoodOneKeepsTheContract(t *testing.T) {
 	t.Parallel()
 	program := Build(t, "testdata/broken")
-	for _, rule := range []string{"good", "prints", "no-sdk"} {
+	for _, rule := range []string{"good", "prints", "no-sdk", "only-checks"} {
 		t.Run(rule, func(t *testing.T) {
 			t.Parallel()
 			c := Config{Expires: true}
-			if rule != "good" {
+			if rule == "prints" || rule == "no-sdk" { // the others are as those of good
 				c.Only = regexp.MustCompile("^(start|end|settings|promote|adopt|repeat.*|stale-term|supersede|cancel|freeze.*|host-death|output)$")
 			}
 			s, c := broken(t, program, rule, c)
@@ -83,6 +83,8 @@ func TestBrokenOnesAreFound(t *testing.T) {
 	}{
 		{"prints-first", ".*", "start", `no handshake: "hello"`},
 		{"socket-elsewhere", ".*", "start", "not in the folder"},
+		{"no-sdk-never-ends", "^(start|end|demote-first|promote|adopt|descriptors)$", "end", "not gone within"},
+		{"tidies-when-asked", "^(start|end|demote.*|promote.*|describe)$", "describe", "does not act as primary"},
 		{"leaves-a-child", "^(start|end|demote.*|promote|adopt|leaves-nothing)$", "leaves-nothing", `processes that it started are left: process .* \(sleep 20\)`},
 		{"new-each-time", "^(start|end|describe|settings|adopt)$", "describe", "in another process"},
 		{"no-sdk-takes-anything", "^(start|describe|settings|promote|adopt)$", "settings", "no_such_setting"},

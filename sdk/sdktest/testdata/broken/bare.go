@@ -34,6 +34,9 @@ func bare() {
 		GRPCServer:       goplugin.DefaultGRPCServer,
 		Logger:           hclog.NewNullLogger(),
 	})
+	if rule() == "no-sdk-never-ends" {
+		time.Sleep(time.Minute)
+	}
 }
 
 type adapter struct {

@@ -254,6 +254,11 @@ func (p *part) Check(context.Context, sdk.Role) (sdk.Health, error) {
 	return sdk.Health{Fit: true}, nil
 }
 
+// checks can do nothing else.
+type checks struct{ p *part }
+
+func (c checks) Check(ctx context.Context, r sdk.Role) (sdk.Health, error) { return c.p.Check(ctx, r) }
+
 func (p *part) there() bool {
 	_, err := os.Stat(p.file)
 	return err == nil
@@ -310,9 +315,16 @@ func main() {
 			_ = cmd.Run()
 			return
 		}
-	case "no-sdk", "no-sdk-stale", "no-sdk-takes-anything", "no-sdk-twice-at-once", "no-sdk-no-heartbeats", "no-sdk-outlives-its-host":
+	case "no-sdk", "no-sdk-stale", "no-sdk-takes-anything", "no-sdk-twice-at-once", "no-sdk-no-heartbeats", "no-sdk-outlives-its-host", "no-sdk-never-ends":
 		bare()
 		return
+	case "only-checks":
+		sdk.Main(sdk.New("checks", func(ctx context.Context, c config, h sdk.Host) (checks, error) {
+			p, err := newPart(ctx, c, h)
+			return checks{p}, err
+		}))
+	case "tidies-when-asked":
+		_ = os.Remove(filepath.Join(filepath.Dir(os.Args[0]), "primary"))
 	}
 	sdk.Main(sdk.New("broken", newPart, sdk.Version(version), sdk.ForcedBound(30*time.Millisecond)))
 }
