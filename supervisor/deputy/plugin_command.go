@@ -157,7 +157,7 @@ func (o *origin) of(a *app, p picked) (plugin.Host, supervisor.Part, config.Sett
 	case o.file != "":
 		s, err = config.LoadSettings(o.file)
 	case o.service != "":
-		part, err = a.definedPart(o.service, p.use, o.part)
+		part, s, err = a.definedPart(o.service, p.use, o.part)
 		return host, part, s, mark(err, errConfig)
 	default:
 		return host, part, s, mark(errors.New("the plugin needs settings: --config FILE, or --service NAME for those of a definition"), errUsage)
@@ -179,10 +179,10 @@ func (a *app) thisNode() string {
 }
 
 // definedPart returns the part of a service's definition that uses a plugin.
-func (a *app) definedPart(service, use, name string) (supervisor.Part, error) {
+func (a *app) definedPart(service, use, name string) (part supervisor.Part, _ config.Settings, _ error) {
 	s, err := config.LoadService(filepath.Join(a.paths.services, service+".toml"), nil)
 	if err != nil {
-		return supervisor.Part{}, err
+		return part, config.Settings{}, err
 	}
 	var fit []supervisor.Part
 	var names []string
@@ -194,13 +194,15 @@ func (a *app) definedPart(service, use, name string) (supervisor.Part, error) {
 	}
 	switch {
 	case len(fit) == 1:
-		return fit[0], nil
+		return fit[0], config.PartSettings(s, fit[0].Name), nil
 	case len(fit) > 1:
-		return supervisor.Part{}, fmt.Errorf("%s: several parts use %s: name one with --part: %s", s.File, use, strings.Join(names, ", "))
+		err = fmt.Errorf("%s: several parts use %s: name one with --part: %s", s.File, use, strings.Join(names, ", "))
 	case name != "":
-		return supervisor.Part{}, fmt.Errorf("%s: no part named %s uses %s: there are %s", s.File, name, use, strings.Join(names, ", "))
+		err = fmt.Errorf("%s: no part named %s uses %s: there are %s", s.File, name, use, strings.Join(names, ", "))
+	default:
+		err = fmt.Errorf("%s: no part uses %s: there are %s", s.File, use, strings.Join(names, ", "))
 	}
-	return supervisor.Part{}, fmt.Errorf("%s: no part uses %s: there are %s", s.File, use, strings.Join(names, ", "))
+	return part, config.Settings{}, err
 }
 
 // The bounds of what is asked of a plugin by hand.
@@ -209,7 +211,7 @@ const (
 	closeTime = 5 * time.Second
 )
 
-// words joins capabilities for people.
+// can joins capabilities for people.
 func can(all []sdk.Capability) string {
 	text := make([]string, len(all))
 	for i, c := range all {
