@@ -1,9 +1,10 @@
-// Plugin-go is a whole plugin: it keeps a file with a greeting on the primary.
+// Plugin-go is a whole plugin: on the primary there is a file with a greeting.
 package main
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 
@@ -11,7 +12,7 @@ import (
 )
 
 type config struct {
-	File     string `toml:"file" doc:"the file that is there on the primary" required:"true"`
+	File     string `toml:"file" doc:"the file that is there on the primary, an absolute path" required:"true"`
 	Greeting string `toml:"greeting" doc:"what it says" default:"hello"`
 }
 
@@ -20,10 +21,10 @@ type greeter struct{ config }
 func newGreeter(_ context.Context, c config, _ sdk.Host) (*greeter, error) { return &greeter{c}, nil }
 
 func (g *greeter) Promote(context.Context, *sdk.Transition) error {
-	if said, err := os.ReadFile(g.File); err == nil && string(said) == g.Greeting {
+	if g.look() == nil {
 		return sdk.ErrAlready
 	}
-	return os.WriteFile(g.File, []byte(g.Greeting), 0o644)
+	return errors.Join(os.WriteFile(g.File, []byte(g.Greeting), 0o644), g.look())
 }
 
 func (g *greeter) Demote(context.Context, *sdk.Transition) error {
@@ -31,6 +32,14 @@ func (g *greeter) Demote(context.Context, *sdk.Transition) error {
 		return err
 	}
 	return sdk.ErrAlready
+}
+
+func (g *greeter) look() error {
+	said, err := os.ReadFile(g.File)
+	if err == nil && string(said) != g.Greeting {
+		err = fmt.Errorf("%s says %q, not %q", g.File, said, g.Greeting)
+	}
+	return err
 }
 
 func main() { sdk.Main(sdk.New("hello", newGreeter)) }
