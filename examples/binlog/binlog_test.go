@@ -5,15 +5,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // asBinlog makes the test binary the program that it tests.
@@ -220,48 +216,5 @@ func TestShow(t *testing.T) {
 		want int
 	}{{"down", exitAlready}, {"up", exitDone}, {"up", exitAlready}, {"down", exitDone}, {"down", exitAlready}} {
 		h.want(c.want, 1, "planned", "show", c.to)
-	}
-}
-
-func TestAddress(t *testing.T) {
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("needs root for a network namespace of its own")
-		}
-		t.Skip("needs root for a network namespace of its own")
-	}
-	h := newHost(t)
-	// A thread in a network of its own, which ends with this test: it stays
-	// locked. What it starts is there too.
-	runtime.LockOSThread()
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Fatal(err)
-	}
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = "eth0"
-	link := &netlink.Veth{LinkAttrs: attrs, PeerName: "far"}
-	if err := netlink.LinkAdd(link); err != nil {
-		t.Fatal(err)
-	}
-	if err := netlink.LinkSetUp(link); err != nil {
-		t.Fatal(err)
-	}
-	addr, err := netlink.ParseAddr("192.0.2.10/32")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct {
-		to   string
-		want int
-		have bool
-	}{{"down", exitAlready, false}, {"up", exitDone, true}, {"up", exitAlready, true}, {"down", exitDone, false}, {"down", exitAlready, false}} {
-		h.want(c.want, 1, "planned", "address", c.to, addr.String())
-		got, err := has(link, addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got != c.have {
-			t.Errorf("after %s: got the address there: %v, want %v", c.to, got, c.have)
-		}
 	}
 }

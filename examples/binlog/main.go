@@ -20,7 +20,6 @@ Hooks, called by deputy:
   start     promote: starts the parser, returns when it answers
   stop      demote: ends the parser, returns when it is gone
   check     fit while the parser answers
-  address   up or down: promote and demote of an address
   show      up or down: promote and demote of a file that shows the role
 
   parse     the parser itself, as start runs it
@@ -120,7 +119,6 @@ func main() {
 	flags.StringVar(&p.own, "own", "", "this node's own `ADDRESS` (default: as deputy says)")
 	flags.StringVar(&p.service, "service", "", "the service's `ADDRESS`, if it moves with the role")
 	flags.StringVar(&p.stateDir, "state", "", "this node's state `DIR` (default: as deputy says)")
-	link := flags.String("device", "eth0", "the network `DEVICE` for address")
 
 	a := newAct(os.Getenv)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
@@ -135,8 +133,6 @@ func main() {
 		run = func() (int, error) { return p.check(a) }
 	case "parse":
 		run = func() (int, error) { return p.parse(ctx, a) }
-	case "address":
-		run = func() (int, error) { return address(a, flags.Args(), *link) }
 	case "show":
 		run = func() (int, error) { return show(a, flags.Args(), p.stateDir) }
 	case "-h", "-help", "--help", "help":

@@ -20,10 +20,15 @@ import (
 func build(t *testing.T) string {
 	t.Helper()
 	bin := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", bin+"/", "../../supervisor/deputy", "../binlog", ".")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as make builds them
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
+	for _, what := range [][]string{
+		{bin + "/", "../../supervisor/deputy", "../binlog", "."},
+		{filepath.Join(bin, "deputy-plugin-vip"), "../../plugins/vip"},
+	} {
+		cmd := exec.CommandContext(t.Context(), "go", append([]string{"build", "-o"}, what...)...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as make builds them
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("build: %v\n%s", err, out)
+		}
 	}
 	return bin
 }
@@ -55,7 +60,12 @@ func (o *output) String() string {
 
 func start(t *testing.T, bin string, args ...string) *performance {
 	t.Helper()
-	p := &performance{out: &output{}, tmp: t.TempDir()}
+	tmp, err := os.MkdirTemp("", "demo") // short, for the sockets in it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(tmp) })
+	p := &performance{out: &output{}, tmp: tmp}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	p.cmd = exec.CommandContext(ctx, filepath.Join(bin, "demo"), args...)
@@ -169,6 +179,10 @@ func endsEarly(t *testing.T, bin string, args []string, sig syscall.Signal) {
 		if time.Now().After(until) {
 			t.Fatalf("no primary:\n%s", p.out)
 		}
+	}
+	// What is looked for afterwards can be found.
+	if found := strings.Join(p.leftovers(t), "\n"); len(args) == 0 && !strings.Contains(found, "/deputy-plugin-vip") {
+		t.Errorf("no plugin among the processes of the demo:\n%s", found)
 	}
 	if err := p.cmd.Process.Signal(sig); err != nil {
 		t.Fatal(err)

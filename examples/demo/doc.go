@@ -3,12 +3,13 @@
 // examples/binlog, whose primary is taken away in three ways.
 //
 // What it guarantees: the verdicts come from a recorder that knows nothing of
-// deputy. It asks the service's address, each node's parser and each node's
-// kernel every few milliseconds. That two nodes acted at once is reported only
-// when it is proven: one of them answered a question that was asked after the
-// other had already answered. When the demo ends, by itself, by a signal or by
-// SIGKILL, no process and no namespace of it remains; its directory goes at
-// the end, or with the next demo.
+// deputy. Every few milliseconds it asks the service's address as a client
+// does, each node for that address past the network, and each node's parser.
+// That two nodes acted at once is reported only when it is proven: one of them
+// answered a question that was asked after the other had already answered.
+// When the demo ends, by itself, by a signal or by SIGKILL, no process and no
+// namespace of it remains; its directory goes at the end, or with the next
+// demo.
 //
 // What it does not guarantee: that two nodes did not act at once for less time
 // than passes between two probes. The summary states how long that was.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"embed"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path"
@@ -22,15 +24,15 @@ import (
 	"github.com/deputy-ha/deputy/supervisor/etcd/etcdtest"
 )
 
-// The service of the demo, and how it is defined with and without an address
-// that moves.
+// How the services of the lab are defined: the demo's with and without an
+// address that moves, and one that is an address alone.
 const (
-	serviceName    = "binlog"
 	withAddress    = "services.d"
 	withoutAddress = "services.d-loopback"
+	addressAlone   = "services.d-address"
 )
 
-//go:embed services.d services.d-loopback
+//go:embed services.d services.d-loopback services.d-address
 var definitions embed.FS
 
 // options are what a lab is made of. The zero value of each is what the demo
@@ -42,6 +44,8 @@ type options struct {
 	heartbeat  time.Duration
 	election   time.Duration
 	ttl        time.Duration
+	every      time.Duration          // between two questions of a client; zero is probeEvery
+	alone      bool                   // the service is an address and nothing else
 	trace      bool                   // hooks write down when they began and ended
 	many       func(dir string) error // writes other definitions; nobody looks at what they do
 	quick      bool                   // no time to look
@@ -51,11 +55,12 @@ type options struct {
 // A lab is etcd, three nodes and a recorder.
 type lab struct {
 	options
-	etcd    *etcdtest.Cluster
-	nodes   []*node
-	rec     *recorder
-	records *records
-	port    string // of the parsers
+	etcd     *etcdtest.Cluster
+	nodes    []*node
+	rec      *recorder
+	records  *records
+	port     string // of the parsers
+	nodePort string // of the nodes' responders; "" without namespaces
 
 	stop    context.CancelCauseFunc
 	running *errgroup.Group
@@ -65,6 +70,16 @@ const size = 3
 
 var errClosed = errors.New("the lab is closed")
 
+// service is the name of the service that is looked at.
+func (l *lab) service() string {
+	if l.alone {
+		return "address"
+	}
+	return "binlog"
+}
+
+func (l *lab) vipFile() string       { return filepath.Join(l.pluginDir(), "deputy-plugin-vip") }
+func (l *lab) pluginDir() string     { return filepath.Join(l.dir, "bin") }
 func (l *lab) deputyFile() string    { return filepath.Join(l.dir, "bin", "deputy") }
 func (l *lab) binlogFile() string    { return filepath.Join(l.dir, "bin", "binlog") }
 func (l *lab) positionsFile() string { return filepath.Join(l.dir, "positions") }
@@ -78,8 +93,12 @@ func openLab(ctx context.Context, o options) (_ *lab, err error) {
 			err = errors.Join(err, l.close())
 		}
 	}()
-	// A hook may only be what nobody else can write to: a copy of our own.
-	for _, file := range []string{l.deputyFile(), l.binlogFile()} {
+	// A hook or plugin may only be what nobody else can write to: a copy of our own.
+	files := []string{l.deputyFile(), l.binlogFile()}
+	if l.namespaces {
+		files = append(files, l.vipFile())
+	}
+	for _, file := range files {
 		if err := install(filepath.Join(o.bin, filepath.Base(file)), file); err != nil {
 			return nil, err
 		}
@@ -95,10 +114,13 @@ func openLab(ctx context.Context, o options) (_ *lab, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if l.port, err = freePort(); err != nil {
+	ports, err := freePorts(2)
+	if err != nil {
 		return nil, err
 	}
-	var targets []string
+	if l.port = ports[0]; l.namespaces {
+		l.nodePort = ports[1]
+	}
 	for i := range size {
 		name := fmt.Sprintf("n%d", 1+i)
 		n := &node{lab: l, index: i, name: name, addr: fmt.Sprintf("127.0.0.%d", 11+i), dir: filepath.Join(l.dir, name), run: make(chan struct{})}
@@ -109,17 +131,15 @@ func openLab(ctx context.Context, o options) (_ *lab, err error) {
 			return nil, fmt.Errorf("prepare %s: %w", n.name, err)
 		}
 		l.nodes = append(l.nodes, n)
-		targets = append(targets, n.addr)
 	}
-	service := ""
-	if l.namespaces {
-		service = serviceAddr
-		targets = append([]string{service}, targets...)
-	}
-	if l.rec, err = newRecorder(targets, service, l.port); err != nil {
+	asking, err := l.asking()
+	if err != nil {
 		return nil, err
 	}
-	if l.records, err = openRecords(l.etcd.Endpoints()); err != nil {
+	if l.rec, err = newRecorder(asking); err != nil {
+		return nil, err
+	}
+	if l.records, err = openRecords(l.etcd.Endpoints(), l.service()); err != nil {
 		return nil, err
 	}
 	running, stop := context.WithCancelCause(context.Background())
@@ -130,6 +150,42 @@ func openLab(ctx context.Context, o options) (_ *lab, err error) {
 		l.running.Go(func() error { return l.records.run(running) })
 	}
 	return l, nil
+}
+
+// asking says whom the recorder asks: the service as its clients do, each
+// node's parser, and each node for the service's address.
+func (l *lab) asking() (asking, error) {
+	a := asking{every: cmp.Or(l.every, probeEvery)}
+	var whom []string
+	if l.namespaces {
+		a.service = serviceAddr
+		port := l.port
+		if l.alone {
+			port = l.nodePort
+		}
+		whom = append(whom, net.JoinHostPort(serviceAddr, port))
+	}
+	if !l.alone {
+		for _, n := range l.nodes {
+			whom = append(whom, net.JoinHostPort(n.addr, l.port))
+		}
+	}
+	for _, w := range whom {
+		to, err := netip.ParseAddrPort(w)
+		if err != nil {
+			return asking{}, err
+		}
+		a.targets = append(a.targets, to)
+	}
+	if !l.namespaces || l.many != nil {
+		return a, nil
+	}
+	to, err := netip.ParseAddrPort(net.JoinHostPort(serviceAddr, l.nodePort))
+	if err != nil {
+		return asking{}, err
+	}
+	a.direct, err = openDoors(to)
+	return a, err
 }
 
 // close ends what is still there, by force where it must, and returns when it
@@ -146,6 +202,9 @@ func (l *lab) close() error {
 		l.stop(errClosed)
 		errs = append(errs, l.running.Wait())
 	}
+	if l.rec != nil {
+		errs = append(errs, l.rec.close())
+	}
 	if l.records != nil {
 		errs = append(errs, l.records.close())
 	}
@@ -159,7 +218,7 @@ func (l *lab) close() error {
 // from outside.
 func (l *lab) sweep() error {
 	for _, n := range l.nodes {
-		cmd := exec.Command(l.binlogFile(), "stop", "-state", filepath.Join(n.dir, "state", serviceName))
+		cmd := exec.Command(l.binlogFile(), "stop", "-state", filepath.Join(n.dir, "state", l.service()))
 		var code *exec.ExitError
 		if err := cmd.Run(); err != nil && !(errors.As(err, &code) && code.ExitCode() == 10) {
 			return fmt.Errorf("sweep %s: %w", n.name, err)
@@ -205,18 +264,22 @@ func (l *lab) prepare(n *node) error {
 	for _, e := range l.etcd.Endpoints() {
 		quoted = append(quoted, fmt.Sprintf("%q", e))
 	}
-	config := fmt.Sprintf("node    = %q\naddress = %q\n\n[etcd]\nendpoints = [%s]\n", n.name, n.addr, strings.Join(quoted, ", "))
+	config := fmt.Sprintf("node        = %q\naddress     = %q\nplugin_dirs = [%q]\n\n[etcd]\nendpoints = [%s]\n",
+		n.name, n.addr, l.pluginDir(), strings.Join(quoted, ", "))
 	if err := os.WriteFile(filepath.Join(n.dir, "deputy.toml"), []byte(config), 0o644); err != nil {
 		return err
 	}
 	if l.many != nil {
 		return l.many(services)
 	}
-	from := withoutAddress
-	if l.namespaces {
-		from = withAddress
+	switch {
+	case l.alone:
+		return l.define(addressAlone, services)
+	case l.namespaces:
+		return l.define(withAddress, services)
+	default:
+		return l.define(withoutAddress, services)
 	}
-	return l.define(from, services)
 }
 
 // define writes the demo's definitions, with the paths of this run.
@@ -229,7 +292,7 @@ func (l *lab) define(from, to string) error {
 	change := []string{
 		`"/var/lib/binlog/positions"`, fmt.Sprintf("%q", l.positionsFile()),
 	}
-	for _, command := range []string{"start", "stop", "check", "address", "show"} {
+	for _, command := range []string{"start", "stop", "check", "show"} {
 		change = append(change,
 			fmt.Sprintf(`"/usr/local/libexec/binlog", %q`, command), fmt.Sprintf(`%s, %q%s`, hook, command, flags))
 	}
@@ -279,14 +342,22 @@ func (l *lab) await(ctx context.Context, what string, ok func() bool) error {
 	return nil
 }
 
-// settled reports whether the service has a primary that answers, in the
-// given term or a later one, and all other nodes that are on are candidates.
-func (l *lab) settled(term sdk.Term) bool {
-	s := l.records.now()
+// served reports whether the service has a primary that answers, in the given
+// term or a later one.
+func (l *lab) served(term sdk.Term) bool {
+	primary := l.records.now().primary
 	who, ago := l.rec.answering()
-	if s.primary.State != sdk.RolePrimary || s.primary.Term < term || ago > 100*time.Millisecond || who.node != s.primary.Node || who.term != uint64(s.primary.Term) {
+	return primary.State == sdk.RolePrimary && primary.Term >= term && ago <= 100*time.Millisecond && who.node == primary.Node &&
+		(l.alone || who.term == uint64(primary.Term)) && // an address knows no term
+		(l.rec.direct == nil || l.rec.isPresent(primary.Node))
+}
+
+// settled reports whether, besides, all other nodes that are on are candidates.
+func (l *lab) settled(term sdk.Term) bool {
+	if !l.served(term) {
 		return false
 	}
+	s := l.records.now()
 	for _, n := range l.nodes {
 		c, ok := s.candidates[n.name]
 		role := sdk.RoleCandidate
@@ -326,13 +397,19 @@ func install(from, to string) error {
 	return os.WriteFile(to, data, 0o755)
 }
 
-// freePort finds a UDP port that nobody listens on at this moment.
-func freePort() (string, error) {
-	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
+// freePorts finds UDP ports that nobody listens on at this moment.
+func freePorts(n int) (ports []string, err error) {
+	for range n {
+		c, err := net.ListenPacket("udp4", "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("find a free port: %w", err)
+		}
+		defer c.Close() // once all are found, so that no two are the same
+		_, port, err := net.SplitHostPort(c.LocalAddr().String())
+		if err != nil {
+			return nil, err
+		}
+		ports = append(ports, port)
 	}
-	defer c.Close()
-	_, port, err := net.SplitHostPort(c.LocalAddr().String())
-	return port, err
+	return ports, nil
 }

@@ -54,8 +54,14 @@ func run() int {
 	flags.Usage = func() {
 		fmt.Fprint(flags.Output(), usage)
 		flags.PrintDefaults()
+		if bench {
+			fmt.Fprint(flags.Output(), "\nParts of the benchmark:\n")
+			for _, p := range parts() {
+				fmt.Fprintf(flags.Output(), "  %-13s %s\n", p.name, p.about)
+			}
+		}
 	}
-	bin := flags.String("bin", "", "the `DIR` with the binaries deputy and binlog (default: that of demo itself)")
+	bin := flags.String("bin", "", "the `DIR` with the binaries deputy, deputy-plugin-vip and binlog (default: that of demo itself)")
 	loopback := flags.Bool("loopback", false, "make no namespaces, also as root")
 	quick := flags.Bool("quick", false, "pause no longer than must be")
 	verbose := flags.Bool("v", false, "show what etcd and the nodes complain about")

@@ -95,7 +95,7 @@ func (b *bench) thousand(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		m, err := rss(pid)
+		m, err := weigh(pid)
 		if err != nil {
 			return err
 		}
@@ -103,7 +103,7 @@ func (b *bench) thousand(ctx context.Context) (err error) {
 		if n != first {
 			who = "standby"
 		}
-		b.add("memory of the "+who, b.services, mib(m), "", "", true)
+		b.add("memory of the "+who, b.services, mib(m.resident), "", "", true)
 		b.add("CPU of the "+who, b.services, percent(share(s.own-used[n.name].own, now()-used[n.name].at)), "", "", true)
 	}
 	over := (after.at - before.at).Seconds()

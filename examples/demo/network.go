@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"runtime"
 
@@ -23,6 +24,10 @@ const (
 
 // nodeAddr is the address of the i-th node, from 0.
 func nodeAddr(i int) string { return fmt.Sprintf("192.0.2.%d", 11+i) }
+
+// nodeMAC is the hardware address of the i-th node, which it keeps when it is
+// turned off and on, as real ones do.
+func nodeMAC(i int) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 0, byte(1 + i)} }
 
 // etcdAddr is the address of the i-th member of etcd, from 0.
 func etcdAddr(i int) string { return fmt.Sprintf("192.0.2.%d", 21+i) }
@@ -87,9 +92,7 @@ func plug(name string, i, pid int) (_ *wire, err error) {
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MasterIndex = "vb-"+name, bridge.Attrs().Index
-	// The same node has the same hardware address, as real ones do.
-	mac := net.HardwareAddr{2, 0, 0, 0, 0, byte(1 + i)}
-	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: deviceName, PeerHardwareAddr: mac, PeerNamespace: netlink.NsPid(pid)}
+	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: deviceName, PeerHardwareAddr: nodeMAC(i), PeerNamespace: netlink.NsPid(pid)}
 	if err := netlink.LinkAdd(veth); err != nil {
 		return nil, fmt.Errorf("make the wire of %s: %w", name, err)
 	}
@@ -130,7 +133,26 @@ func plug(name string, i, pid int) (_ *wire, err error) {
 	return w, nil
 }
 
-// has reports whether the kernel of the node has an address.
+// openDoors makes the client ask each node for to past the switch's and its own
+// idea of who has that address.
+func openDoors(to netip.AddrPort) (*direct, error) {
+	bridge, err := netlink.LinkByName(bridgeName)
+	if err != nil {
+		return nil, fmt.Errorf("find the bridge: %w", err)
+	}
+	from, err := netip.ParseAddr(clientAddr)
+	if err != nil {
+		return nil, err
+	}
+	var doors []net.HardwareAddr
+	for i := range size {
+		doors = append(doors, nodeMAC(i))
+	}
+	return openDirect(bridge.Attrs().Index, from, to, doors)
+}
+
+// has reports whether the kernel of the node has an address, be it silent or
+// not.
 func (w *wire) has(host string) (bool, error) {
 	addrs, err := w.inside.AddrList(w.far, netlink.FAMILY_V4)
 	if err != nil {

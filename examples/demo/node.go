@@ -59,7 +59,7 @@ func (n *node) on(ctx context.Context) (err error) {
 	if n.cmd != nil {
 		return nil
 	}
-	cmd := exec.Command("/proc/self/exe", "node", n.name, filepath.Join(n.dir, "deputy.log"), n.lab.deputyFile(), "run")
+	cmd := exec.Command("/proc/self/exe", "node", n.name, filepath.Join(n.dir, "deputy.log"), n.lab.nodePort, n.lab.deputyFile(), "run")
 	cmd.Args[0] = "demo"
 	cmd.Env = n.env()
 	cmd.Stderr = n.lab.log
@@ -106,7 +106,7 @@ func (n *node) on(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if n.lab.many == nil {
+	if n.lab.many == nil && !n.lab.namespaces {
 		n.wg.Go(func() { n.look(watch) })
 	}
 	return n.tell(cmdStart)
@@ -191,16 +191,13 @@ func (n *node) tell(order string) error {
 	return nil
 }
 
-// look looks into the node until ctx ends: is the address, or the file that
-// stands for it, there?
+// look looks into a node without an address until ctx ends: is the file that
+// stands for it there? Where there is an address, to have it proves nothing:
+// it is asked, see direct.
 func (n *node) look(ctx context.Context) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	role := filepath.Join(n.dir, "state", serviceName, "role")
-	what := "has the address"
-	if n.wire == nil {
-		what = "shows the role"
-	}
+	role := filepath.Join(n.dir, "state", n.lab.service(), "role")
 	for {
 		select {
 		case <-ctx.Done():
@@ -208,17 +205,9 @@ func (n *node) look(ctx context.Context) {
 		case <-tick.C:
 		}
 		sent := now()
-		var there bool
-		var err error
-		if n.wire != nil {
-			there, err = n.wire.has(serviceAddr)
-		} else if _, err = os.Stat(role); err == nil {
-			there = true
-		} else if errors.Is(err, os.ErrNotExist) {
-			err = nil
-		}
-		if err == nil && ctx.Err() == nil {
-			n.lab.rec.look(n.name, what, there, sent, now())
+		_, err := os.Stat(role)
+		if there := err == nil; (there || errors.Is(err, os.ErrNotExist)) && ctx.Err() == nil {
+			n.lab.rec.look(n.name, "shows the role", there, sent, now())
 		}
 	}
 }
@@ -253,7 +242,7 @@ func (n *node) lose() error {
 	// power; what lies on disk stays.
 	return errors.Join(
 		os.RemoveAll(filepath.Join(n.dir, "run")),
-		os.RemoveAll(filepath.Join(n.dir, "state", serviceName, "role")),
+		os.RemoveAll(filepath.Join(n.dir, "state", n.lab.service(), "role")),
 	)
 }
 
@@ -307,15 +296,36 @@ func (n *node) deputyPID() (int, error) {
 	if n.cmd == nil {
 		return 0, fmt.Errorf("find deputy on %s: it is off", n.name)
 	}
-	all, err := descendants(n.cmd.Process.Pid)
+	return n.child(n.cmd.Process.Pid, n.lab.deputyFile())
+}
+
+// vipPID is the process of deputy's plugin vip on the node.
+func (n *node) vipPID() (int, error) {
+	deputy, err := n.deputyPID()
+	if err != nil {
+		return 0, err
+	}
+	return n.child(deputy, n.lab.vipFile())
+}
+
+// child finds the process that runs a program for its parent.
+func (n *node) child(parent int, file string) (int, error) {
+	all, err := descendants(parent)
 	if err != nil {
 		return 0, err
 	}
 	for _, pid := range all {
 		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-		if s, serr := readStat(pid); err == nil && serr == nil && exe == n.lab.deputyFile() && s.parent == n.cmd.Process.Pid {
+		if s, serr := readStat(pid); err == nil && serr == nil && exe == file && s.parent == parent {
 			return pid, nil
 		}
 	}
-	return 0, fmt.Errorf("find deputy on %s: it does not run", n.name)
+	return 0, fmt.Errorf("find %s on %s: it does not run", filepath.Base(file), n.name)
+}
+
+// hasAddress reports whether the node has the service's address, or may have
+// it.
+func (n *node) hasAddress() bool {
+	there, err := n.wire.has(serviceAddr)
+	return err != nil || there
 }

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -20,15 +22,17 @@ type stat struct {
 // that Go runs on.
 const userHZ = 100
 
-func readStat(pid int) (stat, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+func readStat(pid int) (stat, error) { return readStatFile(fmt.Sprintf("/proc/%d/stat", pid)) }
+
+func readStatFile(file string) (stat, error) {
+	data, err := os.ReadFile(file)
 	if err != nil {
 		return stat{}, err
 	}
 	// The name may contain anything, also parentheses and spaces.
 	f := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:])
 	if len(f) < 15 {
-		return stat{}, fmt.Errorf("read /proc/%d/stat: too short", pid)
+		return stat{}, fmt.Errorf("read %s: too short", file)
 	}
 	var n [15]int
 	for _, i := range []int{1, 11, 12, 13, 14} {
@@ -38,6 +42,15 @@ func readStat(pid int) (stat, error) {
 	}
 	const tick = time.Second / userHZ
 	return stat{f[0][0], n[1], time.Duration(n[11]+n[12]) * tick, time.Duration(n[13]+n[14]) * tick}, nil
+}
+
+// isStopped reports whether every thread of a process is.
+func isStopped(pid int) bool {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/[0-9]*/stat", pid))
+	return err == nil && len(tasks) > 0 && !slices.ContainsFunc(tasks, func(file string) bool {
+		s, err := readStatFile(file)
+		return err != nil || s.state != 'T'
+	})
 }
 
 // descendants returns all processes that descend from pid and are no zombies.
@@ -71,17 +84,36 @@ func descendants(pid int) ([]int, error) {
 	return found, nil
 }
 
-// rss returns the resident memory of a process, in bytes.
-func rss(pid int) (int64, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+// A memory is what a process takes, in bytes: in all, and what no other process
+// shares with it.
+type memory struct{ resident, private int64 }
+
+// weigh reads how much memory a process takes, see proc_pid_smaps(5).
+func weigh(pid int) (memory, error) {
+	file := fmt.Sprintf("/proc/%d/smaps_rollup", pid)
+	data, err := os.ReadFile(file)
 	if err != nil {
-		return 0, err
+		return memory{}, err
 	}
-	_, rest, ok := bytes.Cut(data, []byte("VmRSS:"))
-	f := bytes.Fields(rest)
-	if !ok || len(f) == 0 {
-		return 0, fmt.Errorf("read the memory of process %d: no VmRSS", pid)
+	var m memory
+	for line := range strings.Lines(string(data)) {
+		f := strings.Fields(line)
+		if len(f) != 3 || f[2] != "kB" {
+			continue
+		}
+		kib, err := strconv.ParseInt(f[1], 10, 64)
+		if err != nil {
+			return memory{}, fmt.Errorf("read %s: %w", file, err)
+		}
+		switch f[0] {
+		case "Rss:":
+			m.resident = kib << 10
+		case "Private_Clean:", "Private_Dirty:":
+			m.private += kib << 10
+		}
 	}
-	kib, err := strconv.ParseInt(string(f[0]), 10, 64)
-	return kib << 10, err
+	if m.resident == 0 {
+		return memory{}, fmt.Errorf("read %s: no Rss", file)
+	}
+	return m, nil
 }

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"sync"
@@ -29,6 +31,8 @@ func now() instant {
 const (
 	probeEvery = 2 * time.Millisecond
 	lookEvery  = 4 * time.Millisecond
+	// seenFor is how long what was seen of a node counts as how it is.
+	seenFor = 50 * time.Millisecond
 	// together is how far apart two proofs may be that the same thing went on.
 	together = 25 * time.Millisecond
 	// noticeable is the shortest pause between two answers that is noted even
@@ -44,6 +48,13 @@ type span struct {
 	node, what string
 	start, end instant
 }
+
+// isGlimpse reports whether one question alone was answered: the node acted at
+// some time between its asking, end, and the answer, start.
+func (s span) isGlimpse() bool { return s.end <= s.start }
+
+func (s span) first() instant { return min(s.start, s.end) }
+func (s span) last() instant  { return max(s.start, s.end) }
 
 // An incarnation is one run of a parser.
 type incarnation struct {
@@ -63,11 +74,22 @@ type gap struct {
 // answered was held up.
 func (g gap) isOutage() bool { return g.lost > 0 || g.before != g.after }
 
+// A sight is an answer: the node acted at some time between the question and
+// when the answer was there.
+type sight struct{ asked, told instant }
+
+// asking says whom a recorder asks.
+type asking struct {
+	every   time.Duration    // between two questions of a client
+	targets []netip.AddrPort // each is asked by a client
+	service string           // the address whose answers count as the service's; "" for any
+	direct  *direct          // asks each node for that address past the network; nil without one
+}
+
 // A recorder notes who acted when, from outside.
 type recorder struct {
-	conn    *net.UDPConn
-	targets []*net.UDPAddr
-	service string // the address whose answers count; "" for any
+	asking
+	conn *net.UDPConn
 
 	mu      sync.Mutex
 	seq     uint64
@@ -82,7 +104,8 @@ type recorder struct {
 	pauses  []pause // longer than usual between two probes
 	prev    instant
 	cells   map[string]map[int64]bool
-	present map[string]bool // what was seen at the last look at each node
+	present map[string]bool  // what was seen at the last look at each node
+	newest  map[string]sight // the last direct answer at the address, by node
 }
 
 // A pause is a time in which the recorder itself was held up.
@@ -91,23 +114,16 @@ type pause struct {
 	dur time.Duration
 }
 
-// newRecorder opens the recorder's socket. Each target is asked; service is
-// the one that counts as the service's answer.
-func newRecorder(targets []string, service string, port string) (*recorder, error) {
+// newRecorder opens the recorder's socket. It closes what it was given when it
+// ends.
+func newRecorder(a asking) (*recorder, error) {
 	conn, err := net.ListenUDP("udp4", nil)
 	if err != nil {
 		return nil, fmt.Errorf("open the recorder's socket: %w", err)
 	}
 	r := &recorder{
-		conn: conn, service: service,
-		open: make(map[string]*span), cells: make(map[string]map[int64]bool), present: make(map[string]bool),
-	}
-	for _, t := range targets {
-		addr, err := net.ResolveUDPAddr("udp4", net.JoinHostPort(t, port))
-		if err != nil {
-			return nil, errors.Join(err, conn.Close())
-		}
-		r.targets = append(r.targets, addr)
+		asking: a, conn: conn,
+		open: make(map[string]*span), cells: make(map[string]map[int64]bool), present: make(map[string]bool), newest: make(map[string]sight),
 	}
 	return r, conn.SetReadBuffer(4 << 20)
 }
@@ -115,17 +131,25 @@ func newRecorder(targets []string, service string, port string) (*recorder, erro
 // run asks and listens until ctx ends.
 func (r *recorder) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		<-ctx.Done()
-		return r.conn.Close()
-	})
 	g.Go(func() error { return r.ask(ctx) })
-	g.Go(func() error { return r.listen(ctx) })
+	g.Go(func() error { return listen(ctx, r.conn, r.answer) })
+	if r.direct != nil {
+		g.Go(func() error { return r.askDirectly(ctx) })
+		g.Go(func() error { return listen(ctx, r.direct.conn, r.answerDirectly) })
+	}
 	return g.Wait()
 }
 
+// close gives up the sockets, also of a recorder that never ran.
+func (r *recorder) close() error {
+	if r.direct != nil {
+		return errors.Join(r.conn.Close(), r.direct.close())
+	}
+	return r.conn.Close()
+}
+
 func (r *recorder) ask(ctx context.Context) error {
-	tick := time.NewTicker(probeEvery)
+	tick := time.NewTicker(r.every)
 	defer tick.Stop()
 	for {
 		select {
@@ -137,22 +161,46 @@ func (r *recorder) ask(ctx context.Context) error {
 		r.seq++
 		seq, at := r.seq, now()
 		r.sent[seq%uint64(len(r.sent))] = at
-		if d := at - r.prev; r.prev != 0 && d > 2*probeEvery {
+		if d := at - r.prev; r.prev != 0 && d > 2*r.every {
 			r.pauses = append(r.pauses, pause{at, d})
 		}
 		r.prev = at
 		r.mu.Unlock()
 		question := strconv.AppendUint(nil, seq, 10)
 		for _, t := range r.targets {
-			_, _ = r.conn.WriteToUDP(question, t) // nobody there, no route: that is what is measured
+			_, _ = r.conn.WriteToUDPAddrPort(question, t) // nobody there, no route: that is what is measured
 		}
 	}
 }
 
-func (r *recorder) listen(ctx context.Context) error {
+// askDirectly puts the instant into the question: the answer brings it back.
+func (r *recorder) askDirectly(ctx context.Context) error {
+	tick := time.NewTicker(probeEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		r.direct.ask(strconv.AppendInt(nil, int64(now()), 10))
+	}
+}
+
+// A reply is what a parser, or a node's responder, says to a question.
+type reply struct {
+	Seq  uint64 `json:"seq"` // as asked
+	Node string `json:"node"`
+	Term uint64 `json:"term"`
+	PID  int    `json:"pid"`
+}
+
+// listen hands on what arrives until ctx ends.
+func listen(ctx context.Context, conn *net.UDPConn, hear func(from string, seq uint64, who incarnation, at instant)) error {
+	defer context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })()
 	buf := make([]byte, 512)
 	for {
-		n, from, err := r.conn.ReadFromUDP(buf)
+		n, from, err := conn.ReadFromUDPAddrPort(buf)
 		at := now()
 		if ctx.Err() != nil {
 			return nil
@@ -160,18 +208,16 @@ func (r *recorder) listen(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("listen for answers: %w", err)
 		}
-		var a struct {
-			Seq  uint64 `json:"seq"`
-			Node string `json:"node"`
-			Term uint64 `json:"term"`
-			PID  int    `json:"pid"`
-		}
+		var a reply
 		if err := json.Unmarshal(buf[:n], &a); err != nil {
 			return fmt.Errorf("read an answer from %s: %w", from, err)
 		}
-		r.answer(from.IP.String(), a.Seq, incarnation{a.Node, a.Term, a.PID}, at)
+		hear(from.Addr().Unmap().String(), a.Seq, incarnation{a.Node, a.Term, a.PID}, at)
 	}
 }
+
+// addressAnswers is what proves that a node acts, whoever has asked.
+const addressAnswers = "the address answers"
 
 func (r *recorder) answer(from string, seq uint64, who incarnation, at instant) {
 	r.mu.Lock()
@@ -183,7 +229,7 @@ func (r *recorder) answer(from string, seq uint64, who incarnation, at instant) 
 	atService := from == r.service
 	what := "its parser answers"
 	if atService {
-		what = "the address answers"
+		what = addressAnswers
 	}
 	r.proof(who.node, what, sent, at)
 	if r.service != "" && !atService {
@@ -212,6 +258,29 @@ func (r *recorder) answer(from string, seq uint64, who incarnation, at instant) 
 	cells[int64(at/bucket)] = true
 }
 
+// answerDirectly notes that the node at whose door a question was put answered
+// it at the service's address. That proves that it acts, whatever the caches of
+// its neighbours say; whether the service can be reached is for clients to say.
+func (r *recorder) answerDirectly(from string, asked uint64, who incarnation, at instant) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if from != r.service || instant(asked) > at {
+		return
+	}
+	r.proof(who.node, addressAnswers, instant(asked), at)
+	if s := r.newest[who.node]; instant(asked) >= s.asked {
+		r.newest[who.node] = sight{instant(asked), at}
+	}
+}
+
+// lastDirect returns the newest direct answer of a node at the service's
+// address; a zero sight before the first.
+func (r *recorder) lastDirect(node string) sight {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.newest[node]
+}
+
 // look notes what a look into a node has shown; it began at sent and was over
 // at seen.
 func (r *recorder) look(node, what string, there bool, sent, seen instant) {
@@ -230,6 +299,7 @@ func (r *recorder) forget(node string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.present, node)
+	delete(r.newest, node)
 }
 
 // proof notes that node acted at some time between asked and told. The caller
@@ -251,7 +321,15 @@ type overlap struct {
 }
 
 func (o overlap) String() string {
-	return fmt.Sprintf("%s (%s) and %s (%s) together for %s", o.a.node, o.a.what, o.b.node, o.b.what, ms(o.dur))
+	return fmt.Sprintf("%s (%s) and %s (%s) together for %s", o.a.node, o.a.what, o.b.node, o.b.what, o.long())
+}
+
+// long says for how long it was.
+func (o overlap) long() string {
+	if o.dur == 0 {
+		return "an instant"
+	}
+	return ms(o.dur)
 }
 
 // overlaps returns the proven overlaps since from.
@@ -260,20 +338,21 @@ func (r *recorder) overlaps(from instant) []overlap {
 	defer r.mu.Unlock()
 	var spans []span
 	for _, s := range r.spans {
-		if s.end > from && s.end > s.start {
+		if s.end > from {
 			spans = append(spans, *s)
 		}
 	}
-	slices.SortFunc(spans, func(a, b span) int { return int(a.start - b.start) })
+	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.first(), b.first()) })
 	var found []overlap
 	for i, a := range spans {
 		for _, b := range spans[i+1:] {
-			if b.start >= a.end {
+			if b.first() >= a.last() {
 				break
 			}
-			if b.node != a.node {
-				found = append(found, overlap{a, b, min(a.end, b.end) - b.start})
+			if b.node == a.node || a.isGlimpse() || b.isGlimpse() && b.last() > a.last() {
+				continue
 			}
+			found = append(found, overlap{a, b, max(min(a.end, b.end)-b.start, 0)})
 		}
 	}
 	return found
@@ -305,7 +384,7 @@ func (r *recorder) outage(from instant) (sum time.Duration) {
 func (r *recorder) held(from instant) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	longest := probeEvery
+	longest := r.every
 	for _, p := range r.pauses {
 		if p.at > from {
 			longest = max(longest, p.dur)
@@ -329,13 +408,12 @@ func (r *recorder) answering() (incarnation, time.Duration) {
 	return r.who, now() - r.last
 }
 
-// isPresent reports what was seen at the last look at a node, and whether it
-// can be looked at.
-func (r *recorder) isPresent(node string) (there, known bool) {
+// isPresent reports whether the address, or the file that stands for it, was
+// seen on a node a moment ago.
+func (r *recorder) isPresent(node string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	there, known = r.present[node]
-	return there, known
+	return r.present[node] || r.newest[node].told > now()-seenFor
 }
 
 // picture shows in which of the last n cells of time a node answered.

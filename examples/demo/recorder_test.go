@@ -13,11 +13,11 @@ type log struct {
 
 func newLog(t *testing.T, service string) log {
 	t.Helper()
-	r, err := newRecorder(nil, service, "1")
+	r, err := newRecorder(asking{every: probeEvery, service: service})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { r.conn.Close() })
+	t.Cleanup(func() { r.close() })
 	return log{r, t}
 }
 
@@ -125,22 +125,81 @@ func TestAnswerUnderWayIsNoProof(t *testing.T) {
 	}
 }
 
+// answersDirectly has a node answer at the address when it is asked there
+// directly, from and to included, every 2 ms.
+func (l log) answersDirectly(node, from string, first, last int) {
+	for at := first; at <= last; at += 2 {
+		l.answerDirectly(from, uint64(instant(at)*step), incarnation{node: node}, instant(at+1)*step)
+	}
+}
+
 func TestAddressAndParserOnDifferentNodes(t *testing.T) {
 	l := newLog(t, addr)
 	l.answers("n1", 1, "192.0.2.11", 100, 200)
-	for at := 150; at < 200; at += 4 {
-		l.look("n2", "has the address", true, instant(at)*step, instant(at+1)*step)
-	}
+	l.answersDirectly("n2", addr, 150, 200)
 	if found := l.overlaps(0); len(found) != 1 {
 		t.Errorf("got %v, want one overlap", found)
 	}
 }
 
-func TestAddressThatCameBackWasAwayBetween(t *testing.T) {
+func TestTwoAddressesOfWhichClientsSeeOne(t *testing.T) {
 	l := newLog(t, addr)
+	l.answers("n2", 2, addr, 100, 200)
+	l.answersDirectly("n2", addr, 100, 200)
+	l.answersDirectly("n1", addr, 120, 180)
+	found := l.overlaps(0)
+	if len(found) != 1 {
+		t.Fatalf("got %v, want one overlap", found)
+	}
+	if got, want := found[0].dur, 59*step; got != want {
+		t.Errorf("got an overlap of %s, want %s", got, want)
+	}
+	if got, want := l.lastDirect("n1"), (sight{180 * step, 181 * step}); got != want {
+		t.Errorf("got the last answer of n1 as %v, want %v", got, want)
+	}
+}
+
+func TestOneAnswerWhileAnotherAnswers(t *testing.T) {
+	for _, c := range []struct {
+		at   int // when n1 is asked; its answer comes 1 ms later
+		want int
+	}{{98, 0}, {100, 0}, {150, 1}, {200, 0}, {250, 0}} {
+		l := newLog(t, addr)
+		l.answers("n2", 2, addr, 100, 200)
+		l.answersDirectly("n1", addr, c.at, c.at)
+		found := l.overlaps(0)
+		if len(found) != c.want {
+			t.Errorf("one answer at %d ms: got %v, want %d overlaps", c.at, found, c.want)
+		} else if c.want > 0 && never(found) != "FOR an instant" {
+			t.Errorf("one answer at %d ms: got %q, want that it was for an instant", c.at, never(found))
+		}
+	}
+}
+
+func TestDirectAnswersAreNotWhatClientsSee(t *testing.T) {
+	l := newLog(t, addr)
+	l.answers("n1", 1, addr, 100, 200)
+	l.answersDirectly("n1", addr, 200, 300) // nobody finds the way there
+	l.silence(202, 298)
+	l.answers("n1", 1, addr, 300, 400)
+	if got, want := l.outage(0), 100*step; got != want {
+		t.Errorf("got an outage of %s, want %s", got, want)
+	}
+}
+
+func TestDirectAnswerFromElsewhereProvesNothing(t *testing.T) {
+	l := newLog(t, addr)
+	l.answersDirectly("n1", "192.0.2.11", 100, 200)
+	if len(l.spans) > 0 || l.isPresent("n1") {
+		t.Errorf("got %v, want nothing", l.spans)
+	}
+}
+
+func TestRoleThatCameBackWasAwayBetween(t *testing.T) {
+	l := newLog(t, "")
 	look := func(node string, there bool, first, last int) {
 		for at := first; at <= last; at += 4 {
-			l.look(node, "has the address", there, instant(at)*step, instant(at+1)*step)
+			l.look(node, "shows the role", there, instant(at)*step, instant(at+1)*step)
 		}
 	}
 	look("n1", true, 100, 140)

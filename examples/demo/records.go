@@ -30,14 +30,15 @@ type snapshot struct {
 
 // Records are deputy's records in etcd, read as anybody can read them.
 type records struct {
+	service string
 	clients []*clientv3.Client // one each member: a client of all may stay with one that is stopped
 
 	mu   sync.Mutex
 	last snapshot
 }
 
-func openRecords(endpoints []string) (*records, error) {
-	r := &records{}
+func openRecords(endpoints []string, service string) (*records, error) {
+	r := &records{service: service}
 	for _, e := range endpoints {
 		c, err := clientv3.New(clientv3.Config{Endpoints: []string{e}, Logger: zap.NewNop()})
 		if err != nil {
@@ -85,7 +86,7 @@ func (r *records) run(ctx context.Context) error {
 func (r *records) read(ctx context.Context, c *clientv3.Client) (snapshot, error) {
 	ctx, cancel := context.WithTimeout(ctx, readFor)
 	defer cancel()
-	prefix := recordsPrefix + serviceName + "/"
+	prefix := recordsPrefix + r.service + "/"
 	primary, candidates := prefix+"primary", prefix+"candidates/"
 	reply, err := c.Txn(ctx).Then(clientv3.OpGet(primary), clientv3.OpGet(candidates, clientv3.WithPrefix())).Commit()
 	if err != nil {

@@ -37,12 +37,13 @@ const (
 // restartAfter is systemd's default RestartSec.
 const restartAfter = 100 * time.Millisecond
 
-// runNode is the process of a node: demo node NAME LOGFILE COMMAND…
+// runNode is the process of a node: demo node NAME LOGFILE PORT COMMAND…
+// A node in a network of its own answers at that UDP port; others have none.
 func runNode(args []string) error {
-	if len(args) < 3 {
-		return errors.New("usage: demo node NAME LOGFILE COMMAND…")
+	if len(args) < 4 {
+		return errors.New("usage: demo node NAME LOGFILE PORT COMMAND…")
 	}
-	name, log, command := args[0], args[1], args[2:]
+	name, log, port, command := args[0], args[1], args[2], args[3:]
 	// ^C is for whoever started the demo.
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	children := make(chan os.Signal, 1)
@@ -66,6 +67,15 @@ func runNode(args []string) error {
 		}
 	}()
 
+	silent := make(chan error, 1)
+	if port != "" {
+		c, err := listenAsNode(port)
+		if err != nil {
+			return err
+		}
+		go func() { silent <- respond(c, name) }() // ends with the process
+	}
+
 	n := supervised{log: log, command: command}
 	fmt.Println(evReady)
 	for {
@@ -85,6 +95,8 @@ func runNode(args []string) error {
 				n.wanted = false
 				n.signal(unix.SIGTERM)
 			}
+		case err := <-silent:
+			return err
 		case <-children:
 			n.reap()
 		case <-n.again:

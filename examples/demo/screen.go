@@ -100,7 +100,7 @@ func (l *lab) table(began time.Time) []string {
 			t = fmt.Sprint(s.primary.Term)
 		}
 		place, parser := "-", "-"
-		if there, known := l.rec.isPresent(n.name); known && there {
+		if l.rec.isPresent(n.name) {
 			place = "here"
 		}
 		if who.node == n.name && ago < 100*time.Millisecond {

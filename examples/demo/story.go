@@ -2,11 +2,13 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,7 +35,7 @@ func scenes() []scene {
 			say:   "An operator asks for a switchover to %[2]s: deputy switchover binlog --to %[2]s",
 			moves: true, bound: 3 * time.Second,
 			act: func(ctx context.Context, s *story, primary *node) error {
-				out, err := s.lab.deputy(ctx, primary, "switchover", serviceName, "--to", s.other(primary).name)
+				out, err := s.lab.deputy(ctx, primary, "switchover", s.lab.service(), "--to", s.other(primary).name)
 				for line := range strings.Lines(out) {
 					s.screen.say("      %s", fit(strings.TrimRight(line, "\n"), 94))
 				}
@@ -120,7 +122,7 @@ func show(ctx context.Context, o options, stay bool) (err error) {
 	}()
 
 	if err := s.open(opening); err != nil {
-		return err
+		return fmt.Errorf("%w\n%s", err, l.logs())
 	}
 	for _, scene := range scenes() {
 		if err := s.play(ctx, scene); err != nil {
@@ -229,7 +231,7 @@ func (s *story) summary() error {
 	if err == nil {
 		fmt.Printf("\n  The parser went through %d events, each exactly once.\n", parsed)
 	}
-	fmt.Printf("  Resolution: a question every %s; the recorder was held up for %s at the most.\n", probeEvery, ms(s.lab.rec.held(0)))
+	fmt.Printf("  Resolution: a question every %s; the recorder was held up for %s at the most.\n", s.lab.rec.every, ms(s.lab.rec.held(0)))
 	fmt.Printf("  All this took %s.\n", since(s.began))
 	if len(s.wrong) > 0 {
 		return errors.New("not as promised:\n  " + strings.Join(s.wrong, "\n  "))
@@ -340,12 +342,8 @@ func since(t time.Time) string { return fmt.Sprintf("%.1f s", time.Since(t).Seco
 
 // never says for how long two acted at once.
 func never(found []overlap) string {
-	var most time.Duration
-	for _, o := range found {
-		most = max(most, o.dur)
-	}
 	if len(found) == 0 {
 		return "never"
 	}
-	return "FOR " + ms(most)
+	return "FOR " + slices.MaxFunc(found, func(a, b overlap) int { return cmp.Compare(a.dur, b.dur) }).long()
 }
