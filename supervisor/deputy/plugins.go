@@ -50,7 +50,7 @@ func (a *app) plugins(node config.Node, s supervisor.Service, clock supervisor.C
 // a setting, line and key.
 func blame(s supervisor.Service, part supervisor.Part, err error) error {
 	blamed := config.PartSettings(s, part.Name).Blame(err)
-	if wrong := (config.Mistakes)(nil); errors.As(blamed, &wrong) {
+	if wrong := config.Mistakes(nil); errors.As(blamed, &wrong) {
 		return blamed
 	}
 	return fmt.Errorf("%s: plugin %s: %w", s.File, part.Name, err)

@@ -48,7 +48,7 @@ func (p *Process) Do(ctx context.Context, t sdk.Transition, progress func(string
 	if cause == nil {
 		return r
 	}
-	if t.Mode != sdk.Forced && l.killed() == nil {
+	if a.cut && t.Mode != sdk.Forced {
 		a.wind()
 	}
 	l.kill(cause)
@@ -127,6 +127,7 @@ type asked struct {
 	err    error
 
 	answered bool // the result was taken
+	cut      bool // the act was given up, and may hear of it
 }
 
 // ask asks for an act. The caller ends it by over.
@@ -196,6 +197,7 @@ func (a *asked) late(cause error) (sdk.Result, error) {
 	case <-a.ended:
 		return a.come()
 	default:
+		a.cut = true
 		return sdk.Result{}, fmt.Errorf("cut short: %w", cause)
 	}
 }

@@ -24,8 +24,13 @@ import (
 // does not have.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == "hook" {
-		if os.Args[2] == "supervise" {
+		switch os.Args[2] {
+		case "supervise":
 			os.Exit(supervise(os.Args[3:]))
+		case "library":
+			os.Exit(library(os.Args[3:]))
+		case "host":
+			os.Exit(host(os.Args[3:]))
 		}
 		os.Exit(hooks[os.Args[2]](os.Args[3:]))
 	}

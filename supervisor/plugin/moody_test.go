@@ -21,17 +21,19 @@ import (
 // built is where this run of the tests builds its plugins.
 var built = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "plugins") })
 
-// buildMoody builds the plugin that misbehaves as told, testdata/moody, once,
-// and returns the directory that it is installed in.
-var buildMoody = sync.OnceValues(func() (string, error) {
+// build builds the plugins of testdata once, and returns the directory that
+// they are installed in.
+var build = sync.OnceValues(func() (string, error) {
 	dir, err := built()
 	if err != nil {
 		return "", err
 	}
-	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", filepath.Join(dir, prefix+"moody"), "./testdata/moody")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the plugin: %w\n%s", err, out)
+	for _, name := range []string{"moody", "bare"} {
+		cmd := exec.Command("go", "build", "-ldflags=-s -w", "-o", filepath.Join(dir, prefix+name), "./testdata/"+name)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("build %s: %w\n%s", name, err, out)
+		}
 	}
 	return dir, nil
 })
@@ -40,24 +42,32 @@ var buildMoody = sync.OnceValues(func() (string, error) {
 // behind.
 type stage struct {
 	*Process
+	use string
 	dir string // notes of the plugin, and marks of its processes
+	run string // the run directory
 	log *journal
 	t   testing.TB
 }
 
 // newStage returns the plugin, not open yet. Its stall time is short, but one
 // that a busy machine keeps.
-func newStage(t testing.TB, config map[string]any) *stage {
+func newStage(t testing.TB, use string, config map[string]any) *stage {
 	t.Helper()
-	bin, err := buildMoody()
+	bin, err := build()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stage{dir: t.TempDir(), log: &journal{}, t: t}
+	s := &stage{use: use, dir: t.TempDir(), log: &journal{}, t: t}
+	run, err := os.MkdirTemp("", "run") // the path of a socket is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.run = run
+	t.Cleanup(func() { os.RemoveAll(run) })
 	t.Setenv("TMPDIR", s.dir) // every process that this test starts is found by it
 	noLeaks(t, s.dir)
 	h := Host{
-		Service: "db", Node: "a", RunDir: filepath.Join(s.dir, "run"), StateDir: "/var/lib/deputy/db", UID: os.Geteuid(),
+		Service: "db", Node: "a", RunDir: run, StateDir: "/var/lib/deputy/db", UID: os.Geteuid(),
 		Dirs: []string{bin}, Stall: 500 * time.Millisecond, Clock: boot{}, Log: s.log.logger(),
 	}
 	p, err := New(h, s.part(config))
@@ -69,20 +79,32 @@ func newStage(t testing.TB, config map[string]any) *stage {
 		if err := s.Close(context.Background()); err != nil {
 			t.Error(err)
 		}
-		if left, _ := filepath.Glob(filepath.Join(s.dir, "run", "plugins", "*")); left != nil {
+		if left, _ := filepath.Glob(filepath.Join(run, "plugins", "*")); left != nil {
 			t.Errorf("left in the run directory: %s", left)
 		}
 		if t.Failed() {
-			t.Logf("log:\n%s", s.log)
+			for line := range strings.Lines(s.log.String()) {
+				t.Logf("log: %.300s", strings.TrimSpace(line))
+			}
 		}
 	})
 	return s
 }
 
-// opened returns the plugin, open.
+// opened returns moody, open.
 func opened(t testing.TB, config map[string]any) *stage {
 	t.Helper()
-	s := newStage(t, config)
+	s := newStage(t, "moody", config)
+	if err := s.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// openedBare returns bare, open.
+func openedBare(t testing.TB) *stage {
+	t.Helper()
+	s := newStage(t, "bare", nil)
 	if err := s.Open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +115,7 @@ func opened(t testing.TB, config map[string]any) *stage {
 func (s *stage) part(config map[string]any) supervisor.Part {
 	all := map[string]any{"dir": s.dir}
 	maps.Copy(all, config)
-	return supervisor.Part{Use: "moody", Name: "moody", Config: all}
+	return supervisor.Part{Use: s.use, Name: s.use, Config: all}
 }
 
 // notes are the calls that reached the plugin, without the processes.
@@ -144,13 +166,23 @@ func (s *stage) answers() int {
 	return pid
 }
 
+// answersBare is answers for bare.
+func (s *stage) answersBare() {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if h, err := s.Check(ctx, sdk.RoleStandby, 7); err != nil || h.Detail != fmt.Sprintf("pid %d", s.PID()) {
+		s.t.Fatalf("check: got %+v, %v, and the process is %d", h, err, s.PID())
+	}
+}
+
 func forced(t sdk.Transition) sdk.Transition {
 	t.Mode = sdk.Forced
 	return t
 }
 
 func TestProcessFromOpenToClose(t *testing.T) {
-	s := newStage(t, nil)
+	s := newStage(t, "moody", nil)
 	if d := s.Describe(); d.Name != "" || s.PID() != 0 {
 		t.Errorf("before it is open: got %+v, pid %d", d, s.PID())
 	}

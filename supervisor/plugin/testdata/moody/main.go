@@ -168,6 +168,7 @@ func be(ctx context.Context, dir, mood string) error {
 			}
 		case "freeze":
 			syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+			time.Sleep(100 * time.Millisecond) // until it takes effect
 		case "die":
 			syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {}

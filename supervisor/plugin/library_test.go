@@ -1,0 +1,187 @@
+package plugin
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	goplugin "github.com/hashicorp/go-plugin"
+	"golang.org/x/sys/unix"
+
+	"github.com/deputy-ha/deputy/sdk"
+	"github.com/deputy-ha/deputy/sdk/proto"
+	"github.com/deputy-ha/deputy/sdk/wire"
+	"github.com/deputy-ha/deputy/supervisor"
+)
+
+// byLibrary has go-plugin host a plugin with its own runner, in a process of
+// its own since that may hang or end in a panic, and returns what the scene
+// says within a bound, and whether that process was alive then. It is what the
+// rules of this package are held against.
+func byLibrary(t *testing.T, use, scene, start string) (said string, alive bool) {
+	t.Helper()
+	bin, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "start"), []byte(start), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0], "hook", "library", scene, filepath.Join(bin, prefix+use))
+	own := func(v string) bool { return strings.HasPrefix(v, "PLUGIN_") }
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), own), "TMPDIR="+dir, "SECRET=of the host")
+	if _, err := cmd.StdinPipe(); err != nil { // which stays open, as that of a supervisor may
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := make(chan string)
+	go func() { // until the output ends, with the process and all that have it
+		defer close(lines)
+		for s := bufio.NewScanner(out); s.Scan(); {
+			lines <- s.Text()
+		}
+	}()
+	defer func() {
+		cmd.Process.Kill()
+		for _, pid := range marked(dir) {
+			unix.Kill(pid, unix.SIGKILL)
+		}
+		for range lines {
+		}
+		cmd.Wait()
+	}()
+	switch line, ok := <-lines; {
+	case !ok:
+		return "", false
+	case line != "ready":
+		t.Fatalf("the library does not host it at all: %q", line)
+	}
+	alive = true
+	select {
+	case line, ok := <-lines:
+		said, alive = line, ok
+	case <-time.After(time.Second):
+	}
+	if scene == "orphan" {
+		cmd.Process.Kill()
+		time.Sleep(time.Second)
+		said = fmt.Sprint(len(marked(dir)))
+	}
+	return said, alive
+}
+
+// library is the other side of byLibrary.
+func library(args []string) int {
+	dir := os.TempDir()
+	client := goplugin.NewClient(&goplugin.ClientConfig{
+		HandshakeConfig:  goplugin.HandshakeConfig{MagicCookieKey: proto.CookieKey, MagicCookieValue: proto.CookieValue},
+		VersionedPlugins: map[int]goplugin.PluginSet{proto.Version: {}},
+		Cmd:              exec.Command(args[1]),
+		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
+		Logger:           hclog.New(&hclog.LoggerOptions{Output: os.Stderr}),
+	})
+	c, err := client.Client()
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	fmt.Println("ready")
+	w := wire.New(c.(*goplugin.GRPCClient).Conn)
+	pid := client.ReattachConfig().Pid
+	do := func(cause string) error {
+		ctx, cancel := context.WithTimeout(context.Background(), 800*time.Millisecond)
+		defer cancel()
+		tr := act(sdk.Promote, time.Minute)
+		tr.Cause = cause
+		_, err := w.Do(ctx, tr, time.Second, func(string) {})
+		return err
+	}
+	switch args[0] {
+	case "kill a stopped one":
+		unix.Kill(pid, unix.SIGSTOP)
+		client.Kill()
+		fmt.Println("killed")
+	case "grandchild":
+		do("child")
+		unix.Kill(pid, unix.SIGKILL)
+		for range 80 {
+			time.Sleep(10 * time.Millisecond)
+			if client.Exited() {
+				break
+			}
+		}
+		fmt.Println("exited", client.Exited())
+	case "terminate":
+		unix.Kill(pid, unix.SIGTERM)
+		time.Sleep(100 * time.Millisecond)
+		fmt.Println(do(""))
+	case "socket":
+		unix.Kill(pid, unix.SIGKILL)
+		for !client.Exited() {
+			time.Sleep(time.Millisecond)
+		}
+		client.Kill()
+		left, _ := filepath.Glob(filepath.Join(dir, "plugin*"))
+		fmt.Println("sockets left:", len(left))
+	case "environment":
+		b, _ := os.ReadFile(filepath.Join(dir, "env"))
+		fmt.Println("leaked:", strings.Contains(string(b), "SECRET=of the host"))
+	case "shout":
+		fmt.Println(do("shout=1000000"))
+	case "panic":
+		do("panic=mine")
+		fmt.Println("afterwards:", do(""))
+	case "crash":
+		unix.Kill(pid, unix.SIGKILL)
+		time.Sleep(500 * time.Millisecond)
+		client.Start()
+		fmt.Println(do(""))
+	}
+	time.Sleep(time.Minute)
+	return 0
+}
+
+// host hosts a plugin until it is killed, or is replaced by another program on
+// SIGUSR1, as an upgrade does it.
+func host(args []string) int {
+	mood, dirs, dir := args[0], args[1:2], args[2]
+	if mood == "another" {
+		os.WriteFile(filepath.Join(dir, "another"), nil, 0o600)
+		time.Sleep(time.Minute)
+	}
+	h := Host{Service: "db", Node: "a", RunDir: filepath.Join(dir, "run"), UID: os.Geteuid(), Dirs: dirs, Clock: boot{}, Log: slog.New(slog.DiscardHandler)}
+	p, err := New(h, supervisor.Part{Use: "moody", Name: "moody", Config: map[string]any{"dir": dir, "promote": "touch=began deaf"}})
+	if err == nil {
+		err = p.Open(context.Background())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	replaced := make(chan os.Signal, 1)
+	signal.Notify(replaced, unix.SIGUSR1)
+	os.WriteFile(filepath.Join(dir, "hosted"), nil, 0o600)
+	if mood == "acting" {
+		p.Do(context.Background(), act(sdk.Promote, time.Minute), nil)
+	}
+	<-replaced
+	unix.Exec(os.Args[0], []string{os.Args[0], "hook", "host", "another", "", dir}, os.Environ())
+	return 1
+}
