@@ -48,7 +48,7 @@ func (p *Process) Do(ctx context.Context, t sdk.Transition, progress func(string
 	if cause == nil {
 		return r
 	}
-	if a.cut && t.Mode != sdk.Forced {
+	if a.cut && a.planned {
 		a.wind()
 	}
 	l.kill(cause)
@@ -122,6 +122,8 @@ type asked struct {
 	beats chan struct{} // has one after a sign of life
 	stall time.Duration // without one for so long it is frozen; zero when it sends none
 
+	planned bool
+
 	ended  chan struct{} // then there is a result, or an error if it never came
 	result sdk.Result
 	err    error
@@ -133,7 +135,7 @@ type asked struct {
 // ask asks for an act. The caller ends it by over.
 func (p *Process) ask(ctx context.Context, l *life, t sdk.Transition, progress func(string)) *asked {
 	ctx, hang := context.WithCancelCause(context.WithoutCancel(ctx))
-	a := &asked{l: l, hang: hang, beats: make(chan struct{}, 1), ended: make(chan struct{})}
+	a := &asked{l: l, hang: hang, beats: make(chan struct{}, 1), ended: make(chan struct{}), planned: t.Mode != sdk.Forced}
 	if p.heartbeats() {
 		a.stall = p.host.stall()
 	}
@@ -181,12 +183,18 @@ func (a *asked) await(ctx context.Context, deadline <-chan struct{}) (sdk.Result
 		case <-a.l.run.kill:
 			return sdk.Result{}, fmt.Errorf("cut short: %w", a.l.death())
 		case <-deadline:
+			if a.planned { // it knows of the deadline, and may be about to tell
+				closed(a.ended, lateTime)
+			}
 			return a.late(errors.New("its time is over"))
 		case <-ctx.Done():
 			return a.late(causeOf(ctx))
 		}
 	}
 }
+
+// lateTime is how long after its deadline a planned act's result still counts.
+const lateTime = 50 * time.Millisecond
 
 // stallTicks is how often a process is looked at before it is held for frozen.
 const stallTicks = 8

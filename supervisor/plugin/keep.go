@@ -84,6 +84,9 @@ func (p *Process) again(ctx context.Context, why error, crashes int) *life {
 		p.failed++
 		p.show(nil, why, time.Time{})
 		p.mu.Unlock()
+		if ctx.Err() != nil {
+			return nil
+		}
 	}
 }
 
@@ -137,7 +140,7 @@ func (p *Process) attend(ctx context.Context, l *life) {
 		default:
 			silent++
 		}
-		if silent >= stallTicks {
+		if silent >= stallTicks-1 { // the first tick went by without a ping
 			l.kill(fmt.Errorf("%w: no sign of life for %s", ErrFrozen, p.host.stall()))
 		}
 	}

@@ -24,32 +24,57 @@ import (
 	"github.com/deputy-ha/deputy/supervisor"
 )
 
-// byLibrary has go-plugin host a plugin with its own runner, in a process of
-// its own since that may hang or end in a panic, and returns what the scene
-// says within a bound, and whether that process was alive then. It is what the
-// rules of this package are held against.
-func byLibrary(t *testing.T, use, scene, start string) (said string, alive bool) {
+// A libraryScene is what go-plugin's own runner made of a scene.
+type libraryScene struct {
+	said  string // the first line, within a second
+	alive bool   // the process that hosts was, then
+	err   error
+}
+
+// byLibrary begins to have go-plugin host a plugin with its own runner, in a
+// process of its own since that may hang or end in a panic. It is what the
+// rules of this package are held against; the function returned tells what
+// came of it.
+func byLibrary(t *testing.T, use, scene, start string) func() libraryScene {
 	t.Helper()
 	bin, err := build()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
+	came := make(chan libraryScene, 1)
+	go func() { came <- playByLibrary(bin, use, scene, start) }()
+	return func() libraryScene {
+		t.Helper()
+		s := <-came
+		if s.err != nil {
+			t.Fatal(s.err)
+		}
+		return s
+	}
+}
+
+func playByLibrary(bin, use, scene, start string) libraryScene {
+	dir, err := os.MkdirTemp(bin, "library") // the path of a socket is short
+	if err != nil {
+		return libraryScene{err: err}
+	}
+	defer os.RemoveAll(dir)
 	if err := os.WriteFile(filepath.Join(dir, "start"), []byte(start), 0o600); err != nil {
-		t.Fatal(err)
+		return libraryScene{err: err}
 	}
 	cmd := exec.Command(os.Args[0], "hook", "library", scene, filepath.Join(bin, prefix+use))
-	own := func(v string) bool { return strings.HasPrefix(v, "PLUGIN_") }
+	own := func(v string) bool { return strings.HasPrefix(v, "PLUGIN_") || strings.HasPrefix(v, "TMPDIR=") }
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), own), "TMPDIR="+dir, "SECRET=of the host")
-	if _, err := cmd.StdinPipe(); err != nil { // which stays open, as that of a supervisor may
-		t.Fatal(err)
+	in, err := cmd.StdinPipe() // which stays open, as that of a supervisor may
+	if err != nil {
+		return libraryScene{err: err}
 	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		t.Fatal(err)
+		return libraryScene{err: err}
 	}
 	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+		return libraryScene{err: err}
 	}
 	lines := make(chan string)
 	go func() { // until the output ends, with the process and all that have it
@@ -65,26 +90,27 @@ func byLibrary(t *testing.T, use, scene, start string) (said string, alive bool)
 		}
 		for range lines {
 		}
+		in.Close()
 		cmd.Wait()
 	}()
 	switch line, ok := <-lines; {
 	case !ok:
-		return "", false
+		return libraryScene{}
 	case line != "ready":
-		t.Fatalf("the library does not host it at all: %q", line)
+		return libraryScene{err: fmt.Errorf("the library does not host it at all: %q", line)}
 	}
-	alive = true
+	came := libraryScene{alive: true}
 	select {
 	case line, ok := <-lines:
-		said, alive = line, ok
+		came.said, came.alive = line, ok
 	case <-time.After(time.Second):
 	}
 	if scene == "orphan" {
 		cmd.Process.Kill()
 		time.Sleep(time.Second)
-		said = fmt.Sprint(len(marked(dir)))
+		came.said = fmt.Sprint(len(marked(dir)))
 	}
-	return said, alive
+	return came
 }
 
 // library is the other side of byLibrary.

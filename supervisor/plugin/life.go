@@ -188,6 +188,8 @@ func (l *life) explain(err error) error {
 		return e.err
 	case reason != nil:
 		return errors.New(phrase(l.says, reason.Error()))
+	case errors.Is(err, ErrContract):
+		return err
 	case l.offer != "" && parts[0] != strconv.Itoa(goplugin.CoreProtocolVersion):
 		return fmt.Errorf("%w: version %s of go-plugin's handshake, and this deputy version %d: build the plugin with deputy's SDK", ErrVersion, parts[0], goplugin.CoreProtocolVersion)
 	case l.offer != "" && parts[1] != strconv.Itoa(proto.Version):
@@ -209,10 +211,11 @@ func (l *life) explain(err error) error {
 	return fmt.Errorf("connect: %w", err)
 }
 
-// kill has all of the process killed, and notes why. The first reason counts.
+// kill has all of the process killed, and notes why. The first reason counts,
+// and none when it has ended by itself.
 func (l *life) kill(why error) {
 	l.mu.Lock()
-	if l.reason == nil {
+	if l.reason == nil && !l.run.over() {
 		l.reason = why
 	}
 	l.mu.Unlock()
@@ -228,11 +231,14 @@ func (l *life) killed() error {
 
 // await returns true once all of the process is gone, or false after the time
 // given.
-func (l *life) await(d time.Duration) bool {
+func (l *life) await(d time.Duration) bool { return closed(l.run.gone, d) }
+
+// closed returns true once c is closed, or false after the time given.
+func closed(c <-chan struct{}, d time.Duration) bool {
 	late := time.NewTimer(d)
 	defer late.Stop()
 	select {
-	case <-l.run.gone:
+	case <-c:
 		return true
 	case <-late.C:
 		return false

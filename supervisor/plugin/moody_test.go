@@ -44,7 +44,6 @@ type stage struct {
 	*Process
 	use string
 	dir string // notes of the plugin, and marks of its processes
-	run string // the run directory
 	log *journal
 	t   testing.TB
 }
@@ -57,17 +56,16 @@ func newStage(t testing.TB, use string, config map[string]any) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stage{use: use, dir: t.TempDir(), log: &journal{}, t: t}
-	run, err := os.MkdirTemp("", "run") // the path of a socket is short
+	dir, err := os.MkdirTemp("", "stage") // not that of t: the path of a socket is short
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.run = run
-	t.Cleanup(func() { os.RemoveAll(run) })
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	s := &stage{use: use, dir: dir, log: &journal{}, t: t}
 	t.Setenv("TMPDIR", s.dir) // every process that this test starts is found by it
 	noLeaks(t, s.dir)
 	h := Host{
-		Service: "db", Node: "a", RunDir: run, StateDir: "/var/lib/deputy/db", UID: os.Geteuid(),
+		Service: "db", Node: "a", RunDir: filepath.Join(dir, "run"), StateDir: "/var/lib/deputy/db", UID: os.Geteuid(),
 		Dirs: []string{bin}, Stall: 500 * time.Millisecond, Clock: boot{}, Log: s.log.logger(),
 	}
 	p, err := New(h, s.part(config))
@@ -79,7 +77,7 @@ func newStage(t testing.TB, use string, config map[string]any) *stage {
 		if err := s.Close(context.Background()); err != nil {
 			t.Error(err)
 		}
-		if left, _ := filepath.Glob(filepath.Join(run, "plugins", "*")); left != nil {
+		if left, _ := filepath.Glob(filepath.Join(dir, "run/plugins/*")); left != nil {
 			t.Errorf("left in the run directory: %s", left)
 		}
 		if t.Failed() {

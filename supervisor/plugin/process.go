@@ -98,7 +98,7 @@ func (p *Process) openOnce(ctx context.Context) error {
 	}
 	l, says, err := p.begin(ctx, true)
 	if err != nil {
-		return err
+		return errors.Join(err, p.clear(context.WithoutCancel(ctx)))
 	}
 	keeping, stop := context.WithCancelCause(context.Background())
 	p.mu.Lock()
@@ -223,6 +223,17 @@ func (p *Process) Close(ctx context.Context) error {
 	p.open = false
 	p.show(nil, ErrClosed, time.Time{})
 	p.mu.Unlock()
+	if err := p.clear(ctx); err != nil {
+		return fmt.Errorf("close %s: %w", p.part.Name, err)
+	}
+	return nil
+}
+
+// clear kills what is left, and returns when it is gone, or cannot be killed,
+// or ctx ends.
+func (p *Process) clear(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, deathTime, errors.New("could not be killed"))
+	defer cancel()
 	var left []string
 	for _, l := range p.killAll(ErrClosed) {
 		select {
@@ -232,7 +243,7 @@ func (p *Process) Close(ctx context.Context) error {
 		}
 	}
 	if left != nil {
-		return fmt.Errorf("close %s: not gone: %s: %w", p.part.Name, strings.Join(left, "; "), context.Cause(ctx))
+		return fmt.Errorf("%w: %s", context.Cause(ctx), strings.Join(left, "; "))
 	}
 	return nil
 }

@@ -20,6 +20,7 @@ import (
 // where that can be done: it would not keep the rule.
 
 func TestRule01_ARecordThatIsNoneHurtsNobody(t *testing.T) {
+	library := byLibrary(t, "bare", "wait", "panicky")
 	s := openedBare(t)
 	tr := act(sdk.Promote, long)
 	for _, line := range []string{
@@ -35,12 +36,13 @@ func TestRule01_ARecordThatIsNoneHurtsNobody(t *testing.T) {
 	if want := `level=INFO msg="plugin says" plugin=bare line="{\"@message\": 5}"`; !strings.Contains(s.log.String(), want) {
 		t.Errorf("the log lacks %s", want)
 	}
-	if said, alive := byLibrary(t, "bare", "wait", "panicky"); alive {
-		t.Errorf("go-plugin's own runner has lived on: %q", said)
+	if by := library(); by.alive {
+		t.Errorf("go-plugin's own runner has lived on: %q", by.said)
 	}
 }
 
 func TestRule02_AStoppedProcessIsEndedWithinABound(t *testing.T) {
+	library := byLibrary(t, "bare", "kill a stopped one", "")
 	s := opened(t, nil)
 	unix.Kill(s.PID(), unix.SIGSTOP)
 	took := within(t, 5*time.Second, func() {
@@ -52,12 +54,13 @@ func TestRule02_AStoppedProcessIsEndedWithinABound(t *testing.T) {
 	if pids := marked(s.dir); len(pids) > 0 {
 		t.Errorf("still there: %v", pids)
 	}
-	if said, _ := byLibrary(t, "bare", "kill a stopped one", ""); said != "" {
-		t.Errorf("go-plugin's own has %s it", said)
+	if by := library(); by.said != "" {
+		t.Errorf("go-plugin's own has %s it", by.said)
 	}
 }
 
 func TestRule03_AGrandchildThatKeepsTheOutputsBlocksNothing(t *testing.T) {
+	library := byLibrary(t, "bare", "grandchild", "")
 	s := opened(t, map[string]any{"promote": "child"})
 	s.does(act(sdk.Promote, long), sdk.OutcomeDone, "")
 	eventually(t, "the child to begin", func() bool { return len(marked(s.dir)) == 2 })
@@ -73,12 +76,13 @@ func TestRule03_AGrandchildThatKeepsTheOutputsBlocksNothing(t *testing.T) {
 	if pids := marked(s.dir); len(pids) != 1 {
 		t.Errorf("processes %v, want one: what an act has begun ends with its process", pids)
 	}
-	if said, _ := byLibrary(t, "bare", "grandchild", ""); said != "exited false" {
-		t.Errorf("go-plugin's own says %q", said)
+	if by := library(); by.said != "exited false" {
+		t.Errorf("go-plugin's own says %q", by.said)
 	}
 }
 
 func TestRule04_TheProcessEndsWithItsHost(t *testing.T) {
+	library := byLibrary(t, "bare", "orphan", "")
 	for _, mood := range []string{"idle", "acting", "replaced"} {
 		t.Run(mood, func(t *testing.T) {
 			bin, err := build()
@@ -127,12 +131,13 @@ func TestRule04_TheProcessEndsWithItsHost(t *testing.T) {
 			}
 		})
 	}
-	if said, _ := byLibrary(t, "bare", "orphan", ""); said != "1" {
-		t.Errorf("go-plugin's own leaves %s processes, and should leave one", said)
+	if by := library(); by.said != "1" {
+		t.Errorf("go-plugin's own leaves %s processes, and should leave one", by.said)
 	}
 }
 
 func TestRule05_SignalsToTheProcessAreNotItsEnd(t *testing.T) {
+	library := byLibrary(t, "bare", "terminate", "")
 	s := opened(t, nil)
 	pid := s.answers()
 	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP} {
@@ -143,22 +148,23 @@ func TestRule05_SignalsToTheProcessAreNotItsEnd(t *testing.T) {
 		t.Errorf("process %d answers, and %d was signalled", again, pid)
 	}
 	s.does(act(sdk.Demote, long), sdk.OutcomeDone, "")
-	if said, _ := byLibrary(t, "bare", "terminate", ""); said == "<nil>" || said == "" {
-		t.Errorf("a plugin of go-plugin alone goes on after SIGTERM: %q", said)
+	if by := library(); by.said == "<nil>" || by.said == "" {
+		t.Errorf("a plugin of go-plugin alone goes on after SIGTERM: %q", by.said)
 	}
 }
 
 func TestRule06_SocketsAreForTheSupervisorAloneAndGoWithTheProcess(t *testing.T) {
+	library := byLibrary(t, "bare", "socket", "")
 	s := opened(t, nil)
 	find := func() []string {
-		found, _ := filepath.Glob(filepath.Join(s.run, "plugins/moody/*/*"))
+		found, _ := filepath.Glob(filepath.Join(s.dir, "run/plugins/moody/*/*"))
 		return found
 	}
 	before := find()
 	if len(before) != 1 {
 		t.Fatalf("sockets %s, want one", before)
 	}
-	for dir := filepath.Dir(before[0]); dir != filepath.Join(s.run, "plugins"); dir = filepath.Dir(dir) {
+	for dir := filepath.Dir(before[0]); dir != filepath.Join(s.dir, "run/plugins"); dir = filepath.Dir(dir) {
 		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
 			t.Errorf("%s: %v, %v, want it to be 0700", dir, info.Mode(), err)
 		}
@@ -171,15 +177,16 @@ func TestRule06_SocketsAreForTheSupervisorAloneAndGoWithTheProcess(t *testing.T)
 	if err := s.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if _, err := os.Stat(filepath.Join(s.run, "plugins/moody")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(s.dir, "run/plugins/moody")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the directory is still there: %v", err)
 	}
-	if said, _ := byLibrary(t, "bare", "socket", ""); said != "sockets left: 1" {
-		t.Errorf("go-plugin's own says %q", said)
+	if by := library(); by.said != "sockets left: 1" {
+		t.Errorf("go-plugin's own says %q", by.said)
 	}
 }
 
 func TestRule07_TheEnvironmentOfTheHostStaysItsOwn(t *testing.T) {
+	library := byLibrary(t, "bare", "environment", "env")
 	for name, value := range map[string]string{"NOTIFY_SOCKET": "/run/x", "ETCD_PASSWORD": "secret", "DEPUTY_SERVICE": "another", "PLUGIN_CLIENT_CERT": "x", "PLUGIN_MULTIPLEX_GRPC": "true"} {
 		t.Setenv(name, value)
 	}
@@ -211,12 +218,13 @@ func TestRule07_TheEnvironmentOfTheHostStaysItsOwn(t *testing.T) {
 			t.Errorf("%s does not reach the plugin", want)
 		}
 	}
-	if said, _ := byLibrary(t, "bare", "environment", "env"); said != "leaked: true" {
-		t.Errorf("go-plugin's own says %q", said)
+	if by := library(); by.said != "leaked: true" {
+		t.Errorf("go-plugin's own says %q", by.said)
 	}
 }
 
 func TestRule08_AnyOutputIsDrained(t *testing.T) {
+	library := byLibrary(t, "bare", "shout", "")
 	s := openedBare(t)
 	tr := act(sdk.Promote, long)
 	for _, mood := range []string{"shout=100000", "shout=5000000", "babble", ""} {
@@ -224,8 +232,8 @@ func TestRule08_AnyOutputIsDrained(t *testing.T) {
 		s.does(tr, sdk.OutcomeDone, "")
 	}
 	s.answersBare()
-	if said, _ := byLibrary(t, "bare", "shout", ""); !strings.Contains(said, "deadline") {
-		t.Errorf("go-plugin's own says %q", said)
+	if by := library(); !strings.Contains(by.said, "deadline") {
+		t.Errorf("go-plugin's own says %q", by.said)
 	}
 }
 
@@ -248,6 +256,7 @@ func TestRule09_AFrozenProcessIsToldFromASlowOne(t *testing.T) {
 }
 
 func TestRule10_APanicIsTheFailureOfItsCall(t *testing.T) {
+	library := byLibrary(t, "bare", "panic", "")
 	s := opened(t, map[string]any{"promote": "panic=promote", "check": "once panic=check"})
 	pid := s.PID()
 	s.does(act(sdk.Promote, long), sdk.OutcomeUnknown, "panic in promote: mood: promote")
@@ -261,12 +270,13 @@ func TestRule10_APanicIsTheFailureOfItsCall(t *testing.T) {
 	if !strings.Contains(log, `level=ERROR msg="plugin says" plugin=moody line="plugin panics"`) || !strings.Contains(log, "main.be(") {
 		t.Error("the stack is not in the log")
 	}
-	if said, _ := byLibrary(t, "bare", "panic", ""); said == "afterwards: <nil>" || said == "" {
-		t.Errorf("a plugin of go-plugin alone outlives its panic: %q", said)
+	if by := library(); by.said == "afterwards: <nil>" || by.said == "" {
+		t.Errorf("a plugin of go-plugin alone outlives its panic: %q", by.said)
 	}
 }
 
 func TestRule11_ACrashedProcessIsStartedAgainAndConfiguredAnew(t *testing.T) {
+	library := byLibrary(t, "bare", "crash", "")
 	s := opened(t, nil)
 	tr := act(sdk.Promote, long)
 	tr.Term = 9
@@ -297,7 +307,7 @@ func TestRule11_ACrashedProcessIsStartedAgainAndConfiguredAnew(t *testing.T) {
 			t.Errorf("after %d crashes it waits %s", n+1, d)
 		}
 	}
-	if said, _ := byLibrary(t, "bare", "crash", ""); said == "<nil>" || said == "" {
-		t.Errorf("go-plugin's own has started it again: %q", said)
+	if by := library(); by.said == "<nil>" || by.said == "" {
+		t.Errorf("go-plugin's own has started it again: %q", by.said)
 	}
 }

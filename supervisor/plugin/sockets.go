@@ -50,7 +50,12 @@ func (s *sockets) add() (string, error) {
 	s.next++
 	dir := filepath.Join(holder, strconv.Itoa(s.next))
 	if over := len(dir) + 1 + socketName - maxSocket; over > 0 {
-		return "", fmt.Errorf("make a socket in %s: its path could be %d bytes too long: shorten the plugin's name, the service's or --run-dir: %w", dir, over, syscall.ENAMETOOLONG)
+		shorten := "the plugin's name, the service's or --run-dir"
+		if s.dir == "" {
+			_ = os.Remove(holder)
+			shorten = "TMPDIR"
+		}
+		return "", fmt.Errorf("make a socket in %s: its path could be %d bytes too long: shorten %s: %w", dir, over, shorten, syscall.ENAMETOOLONG)
 	}
 	for _, d := range []string{holder, dir} {
 		if err := os.MkdirAll(d, 0o700); err != nil {

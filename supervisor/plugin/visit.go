@@ -3,7 +3,6 @@ package plugin
 import (
 	"context"
 	"errors"
-	"fmt"
 )
 
 // Verify asks the process what it is and has it judge its settings. Where it is
@@ -33,25 +32,9 @@ func (p *Process) visit(ctx context.Context, look func(*life) error) error {
 	h.RunDir = ""
 	apart := newProcess(h, p.part, p.path)
 	l, err := apart.start(ctx)
-	if err != nil {
-		return errors.Join(err, apart.leave(ctx))
+	if err == nil {
+		err = look(l)
+		l.end(h.stall())
 	}
-	err = look(l)
-	l.end(h.stall())
-	return errors.Join(err, apart.leave(ctx))
-}
-
-// leave waits until nothing is left of a visit.
-func (p *Process) leave(ctx context.Context) error {
-	left := p.killAll(ErrClosed)
-	for _, l := range left {
-		if !l.await(deathTime) {
-			return fmt.Errorf("could not be killed: %s", l.run)
-		}
-		select {
-		case <-l.over:
-		case <-ctx.Done():
-		}
-	}
-	return nil
+	return errors.Join(err, apart.clear(ctx))
 }
