@@ -101,7 +101,11 @@ func (s *server) Configure(ctx context.Context, r *wire.ConfigureRequest) (*wire
 	old, err := s.replace(ctx, r, p)
 	if err != nil {
 		s.retire(ctx, p, err)
-		return nil, status.Error(codes.Unavailable, "configure: "+err.Error())
+		code := codes.Unknown
+		if ctx.Err() != nil {
+			code = codes.DeadlineExceeded
+		}
+		return nil, status.Error(code, "configure: "+err.Error())
 	}
 	s.retire(ctx, old, errors.New("other settings are in force"))
 	return &wire.ConfigureResponse{}, nil
@@ -188,7 +192,7 @@ func call[M any](s *server, c Capability, f func(M) error) error {
 	p := s.current
 	if p == nil {
 		s.mu.Unlock()
-		return status.Error(codes.FailedPrecondition, "not configured yet")
+		return status.Error(codes.Unknown, "not configured yet")
 	}
 	p.calls.Add(1)
 	s.mu.Unlock()
@@ -197,10 +201,14 @@ func call[M any](s *server, c Capability, f func(M) error) error {
 	if !ok {
 		return status.Errorf(codes.Unimplemented, "%s cannot %s", s.plugin.name, c)
 	}
-	if err := s.guard(string(c), func() error { return f(m) }); err != nil {
-		return status.Error(codes.Unknown, err.Error()) // whatever it means where the author has it from
+	err := s.guard(string(c), func() error { return f(m) })
+	switch {
+	case err == nil:
+		return nil
+	case c == CanRenew && errors.Is(err, ErrExpired):
+		return status.Error(codes.FailedPrecondition, err.Error()) // this alone is told so
 	}
-	return nil
+	return status.Error(codes.Unknown, err.Error()) // whatever it means where the author has it from
 }
 
 func (s *server) Transition(r *wire.TransitionRequest, stream wire.PluginService_TransitionServer) error {

@@ -685,6 +685,36 @@ func TestLostStream(t *testing.T) {
 	})
 }
 
+// That what Renew extends has expired is told apart from all that may be wrong.
+func TestExpired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, test := range []struct {
+			returned error
+			expired  bool
+		}{
+			{fmt.Errorf("guard of 192.0.2.10: %w", sdk.ErrExpired), true},
+			{errors.New("no answer"), false},
+			{status.Error(codes.FailedPrecondition, "of a backend"), false},
+		} {
+			h := host(t, part{
+				renew: func(context.Context, sdk.Instant) error { return test.returned },
+				check: func(context.Context, sdk.Role) (sdk.Health, error) { return sdk.Health{}, test.returned },
+			})
+			if err := h.Renew(t.Context(), 1); err == nil || errors.Is(err, sdk.ErrExpired) != test.expired {
+				t.Errorf("%v: renew returns %v", test.returned, err)
+			}
+			if _, err := h.Check(t.Context(), sdk.RolePrimary, 1); err == nil || errors.Is(err, sdk.ErrExpired) {
+				t.Errorf("%v: check returns %v", test.returned, err)
+			}
+		}
+		h := &hosted{t: t, log: &bytes.Buffer{}}
+		h.connect(sdk.New("test", func(context.Context, settings, sdk.Host) (*part, error) { return &part{}, nil }))
+		if err := h.Renew(t.Context(), 1); err == nil || errors.Is(err, sdk.ErrExpired) {
+			t.Errorf("not configured: renew returns %v", err)
+		}
+	})
+}
+
 func TestWhatNewRefuses(t *testing.T) {
 	refuses := func(what string, f func()) {
 		defer func() {
