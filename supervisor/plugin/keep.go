@@ -68,7 +68,7 @@ func (p *Process) again(ctx context.Context, why error, crashes int) *life {
 		p.mu.Lock()
 		p.show(nil, why, time.Time{})
 		p.mu.Unlock()
-		l, _, err := p.begin(ctx, false)
+		l, err := p.beginAgain(ctx)
 		p.mu.Lock()
 		select {
 		case <-p.hurry: // whoever was in a hurry has a process now, or an error
@@ -88,6 +88,18 @@ func (p *Process) again(ctx context.Context, why error, crashes int) *life {
 			return nil
 		}
 	}
+}
+
+// beginAgain is begin for a program that has been started before, and should
+// not take much longer than it did then: somebody may be waiting to demote.
+func (p *Process) beginAgain(ctx context.Context) (*life, error) {
+	p.mu.Lock()
+	patience := min(max(20*p.took, time.Second), 2*startTime)
+	p.mu.Unlock()
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("not ready within %s", patience))
+	defer cancel()
+	l, _, err := p.begin(ctx, false)
+	return l, err
 }
 
 func delay(crashes int) time.Duration {

@@ -192,8 +192,8 @@ func host(args []string) int {
 		os.WriteFile(filepath.Join(dir, "another"), nil, 0o600)
 		time.Sleep(time.Minute)
 	}
-	h := Host{Service: "db", Node: "a", RunDir: filepath.Join(dir, "run"), UID: os.Geteuid(), Dirs: dirs, Clock: boot{}, Log: slog.New(slog.DiscardHandler)}
-	p, err := New(h, supervisor.Part{Use: "moody", Name: "moody", Config: map[string]any{"dir": dir, "promote": "touch=began deaf"}})
+	h := Host{Service: "db", Node: "a", RunDir: filepath.Join(dir, "run"), UID: os.Geteuid(), Dirs: dirs, Stall: 400 * time.Millisecond, Clock: boot{}, Log: slog.New(slog.DiscardHandler)}
+	p, err := New(h, supervisor.Part{Use: "moody", Name: "moody", Config: map[string]any{"dir": dir, "promote": "touch=began deaf", "demote": "touch=began await=go"}})
 	if err == nil {
 		err = p.Open(context.Background())
 	}
@@ -204,8 +204,11 @@ func host(args []string) int {
 	replaced := make(chan os.Signal, 1)
 	signal.Notify(replaced, unix.SIGUSR1)
 	os.WriteFile(filepath.Join(dir, "hosted"), nil, 0o600)
-	if mood == "acting" {
+	switch mood {
+	case "acting":
 		p.Do(context.Background(), act(sdk.Promote, time.Minute), nil)
+	case "slow":
+		fmt.Println(p.Do(context.Background(), act(sdk.Demote, time.Minute), nil).Outcome)
 	}
 	<-replaced
 	unix.Exec(os.Args[0], []string{os.Args[0], "hook", "host", "another", "", dir}, os.Environ())

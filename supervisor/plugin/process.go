@@ -32,6 +32,7 @@ type Process struct {
 	mu      sync.Mutex
 	part    supervisor.Part  // as last configured
 	says    wire.Description // as Open learned it
+	took    time.Duration    // by Open
 	term    sdk.Term         // the highest of an act
 	open    bool
 	now     *life              // takes calls; nil while none does
@@ -96,6 +97,7 @@ func (p *Process) openOnce(ctx context.Context) error {
 	if err := p.sockets.clear(); err != nil {
 		return err
 	}
+	began := time.Now()
 	l, says, err := p.begin(ctx, true)
 	if err != nil {
 		return errors.Join(err, p.clear(context.WithoutCancel(ctx)))
@@ -103,7 +105,7 @@ func (p *Process) openOnce(ctx context.Context) error {
 	keeping, stop := context.WithCancelCause(context.Background())
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.says, p.open, p.stop, p.kept = says, true, stop, make(chan struct{})
+	p.says, p.took, p.open, p.stop, p.kept = says, time.Since(began), true, stop, make(chan struct{})
 	p.show(l, nil, time.Time{})
 	go p.keep(keeping, l) // which Close waits for
 	return nil

@@ -1,10 +1,12 @@
 package plugin
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -196,6 +198,44 @@ func TestFrozenProcessIsNoticedWithoutAnAct(t *testing.T) {
 	}
 	if again := s.answers(); again != pid {
 		t.Error("the process was killed for being slow")
+	}
+}
+
+// A supervisor that was frozen itself does not hold its plugin for frozen.
+func TestFrozenHostBlamesNobody(t *testing.T) {
+	bin, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "host")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Setenv("TMPDIR", dir)
+	noLeaks(t, dir)
+	host := exec.Command(os.Args[0], "hook", "host", "slow", bin, dir)
+	out, err := host.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := host.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		host.Process.Kill()
+		host.Wait()
+	}()
+	eventually(t, "the act to begin", func() bool { _, err := os.Stat(filepath.Join(dir, "began")); return err == nil })
+	for range 3 {
+		host.Process.Signal(unix.SIGSTOP)
+		time.Sleep(600 * time.Millisecond)
+		host.Process.Signal(unix.SIGCONT)
+		time.Sleep(20 * time.Millisecond)
+	}
+	os.WriteFile(filepath.Join(dir, "go"), nil, 0o600)
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || strings.TrimSpace(line) != string(sdk.OutcomeDone) {
+		t.Errorf("the act came to %q, %v", line, err)
 	}
 }
 
