@@ -121,7 +121,7 @@ func caseGrowth(x *exam) {
 	}
 	n := x.checksAtOnce(p, role, checksInTotal, checksAtOnce)
 	var grown usage
-	for end := time.Now().Add(2 * time.Second); ; time.Sleep(50 * time.Millisecond) { // what is about to end may end
+	for end := time.Now().Add(2 * time.Second); ; x.pause(50 * time.Millisecond) { // what is about to end may end
 		after, err := usageOf(p.PIDs())
 		if err != nil {
 			x.fail("its use of the machine cannot be seen: %v", err)

@@ -30,7 +30,7 @@ func (x *exam) killed(a sdk.Action) {
 			term = x.promoted(p)
 		}
 		act := p.begun(x.transition(a, term))
-		time.Sleep(after)
+		x.pause(after)
 		p.kill()
 		act()
 		p = x.openAt(term)
@@ -88,11 +88,11 @@ func caseFreezeAct(x *exam) {
 		begin()
 	} else {
 		begin()
-		time.Sleep(middles[0])
+		x.pause(middles[0])
 		x.signal(p, syscall.SIGSTOP)
 	}
 	stopped := time.Now()
-	time.Sleep(stall)
+	x.pause(stall)
 	if at := time.Unix(0, last.Load()); at.After(stopped.Add(stall / 2)) {
 		x.fail("it gave a sign of life %s after it was stopped: what beats is not what works", short(at.Sub(stopped)))
 	}
@@ -138,7 +138,7 @@ func (x *exam) signal(p *guest, s syscall.Signal) {
 		return
 	}
 	// A thread on another processor runs on for a moment.
-	for end := time.Now().Add(askBound); !stopped(p.PIDs()); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(askBound); !stopped(p.PIDs()); x.pause(time.Millisecond) {
 		if time.Now().After(end) {
 			x.fail("it was not stopped %s after SIGSTOP", askBound)
 		}
@@ -177,7 +177,7 @@ func caseHostDeath(x *exam) {
 			if since := time.Since(died); since > endBound+x.config.slack {
 				x.fail("%s after its host died these live: %s", short(since), processNames(living(doomed)))
 			}
-			time.Sleep(time.Millisecond)
+			x.pause(time.Millisecond)
 		}
 		worst = max(worst, time.Since(died))
 	}
@@ -224,7 +224,7 @@ func caseSignals(x *exam) {
 	x.needsProcess(p, "none waits between calls")
 	signals := []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP}
 	survives := func(s syscall.Signal) {
-		for end := time.Now().Add(100 * time.Millisecond); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		for end := time.Now().Add(100 * time.Millisecond); time.Now().Before(end); x.pause(5 * time.Millisecond) {
 			if err := x.ping(p, askBound); err != nil {
 				x.fail("it did not answer a ping after %s: %v", signalName(s), err)
 			}

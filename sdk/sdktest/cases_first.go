@@ -59,7 +59,7 @@ func caseLeavesNothing(x *exam) {
 		p := x.ready()
 		t := x.nextTerm()
 		promote := p.begun(x.transition(sdk.Promote, t))
-		time.Sleep(after)
+		x.pause(after)
 		p.close()
 		promote()
 		q := x.open()
@@ -75,7 +75,7 @@ func caseLeavesNothing(x *exam) {
 func (x *exam) nothingLeft(p *guest) {
 	left := p.Left()
 	for end := time.Now().Add(x.config.slack); time.Now().Before(end) && len(left.Processes) > 0; left = p.Left() {
-		time.Sleep(10 * time.Millisecond) // they may be about to end
+		x.pause(10 * time.Millisecond) // they may be about to end
 	}
 	if len(left.Processes) > 0 {
 		x.fail("processes that it started are left: %s", processNames(left.Processes))

@@ -164,15 +164,16 @@ func (x *exam) promoted(p *guest) sdk.Term {
 func (x *exam) middles(a sdk.Action) []time.Duration {
 	if x.enter == 0 {
 		p := x.ready()
-		x.enter, x.leave = time.Hour, time.Hour
+		enter, leave := x.config.Timeout, x.config.Timeout
 		for range 2 {
 			began := time.Now()
 			t := x.promoted(p)
 			middle := time.Now()
 			x.demoted(p, t)
-			x.enter, x.leave = min(x.enter, middle.Sub(began)), min(x.leave, time.Since(middle))
+			enter, leave = min(enter, middle.Sub(began)), min(leave, time.Since(middle))
 		}
 		p.close()
+		x.enter, x.leave = enter, leave
 	}
 	took := x.enter
 	if a == sdk.Demote {
@@ -182,6 +183,17 @@ func (x *exam) middles(a sdk.Action) []time.Duration {
 		return []time.Duration{took / 4}
 	}
 	return []time.Duration{took / 4, took / 2, 3 * took / 4}
+}
+
+// pause waits. A case that lasts too long fails by it.
+func (x *exam) pause(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-x.ctx.Done():
+		x.fail("it was cut short")
+	}
 }
 
 // demoted demotes, and sees that the part does not act any more.
@@ -197,7 +209,7 @@ func (x *exam) demoted(p *guest, t sdk.Term) {
 // staysDemoted sees that nothing that was under way promotes a part after its
 // demotion.
 func (x *exam) staysDemoted(p *guest, t sdk.Term) {
-	for end := time.Now().Add(min(2*x.enter, time.Second) + 50*time.Millisecond); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(min(2*x.enter, time.Second) + 50*time.Millisecond); time.Now().Before(end); x.pause(10 * time.Millisecond) {
 		x.world(false)
 	}
 	r := p.demote(t)

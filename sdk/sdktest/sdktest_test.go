@@ -89,6 +89,7 @@ func TestBrokenOnesAreFound(t *testing.T) {
 		{"new-each-time", "^(start|end|describe|settings|adopt)$", "describe", "in another process"},
 		{"no-sdk-takes-anything", "^(start|describe|settings|promote|adopt)$", "settings", "no_such_setting"},
 		{"only-its-own", ".*", "demote-first", "this process promoted nothing"},
+		{"never", ".*", "promote", "it is not to be"},
 		{"too-early", "^(start|demote.*|promote.*)$", "promote promote-twice", "does not act as primary"},
 		{"never-again", "^(start|demote.*|promote.*|adopt|repeat)$", "promote-twice adopt", "it is there"},
 		{"demotes-once", "^(start|demote.*|promote.*|adopt|supersede|cancel|deadline|forced)$", "demote-twice", "it is demoted"},

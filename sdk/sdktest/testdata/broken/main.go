@@ -77,6 +77,8 @@ func (p *part) Promote(ctx context.Context, t *sdk.Transition) error {
 	p.mu.Unlock()
 	already := p.there()
 	switch p.rule {
+	case "never":
+		return sdk.Refuse(errors.New("it is not to be"))
 	case "never-again":
 		if already {
 			return errors.New("it is there")
