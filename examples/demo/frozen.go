@@ -141,13 +141,14 @@ func (b *bench) freezePlugin(ctx context.Context, l *lab) error {
 		if err := l.await(ctx, "all is well again", func() bool { return l.settled(before.Term) }); err != nil {
 			return err
 		}
-		role, outage := "moved", l.rec.outage(began)
-		if l.records.now().primary.Term == before.Term {
-			role = "kept"
-			kept++
-		}
+		outage := l.rec.outage(began)
 		outages = append(outages, outage)
-		fmt.Fprintf(b.out, "  plugin %2d: %s, role %s; nobody answered for %s\n", i+1, after, role, ms(outage))
+		if l.records.now().primary.Term == before.Term {
+			kept++
+			fmt.Fprintf(b.out, "  plugin %2d: %s, role kept; nobody answered for %s\n", i+1, after, ms(outage))
+			return nil
+		}
+		fmt.Fprintf(b.out, "  plugin %2d: %s, role MOVED; nobody answered for %s\n%s", i+1, after, ms(outage), l.logs())
 		return nil
 	})
 	if err != nil {
