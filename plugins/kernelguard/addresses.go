@@ -8,9 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// partingChain lets resets out for a moment, and else does as dark.
-const partingChain = "leaving"
-
 // addressTables guard addresses. A host that does not have them is not
 // disturbed by them being closed: it may forward to the host that has, ask for
 // it and be told of it.
@@ -55,7 +52,7 @@ func addressTables(addrs []netip.Addr) []table {
 
 	ip := inet(sets6,
 		dark(match(countDrop())),
-		chain{name: partingChain, rules: []rule{match(tcpReset(), lives(partingSet), accept()), match(jump(darkChain))}},
+		parting(darkChain),
 		chain{name: "prerouting", hook: nftables.ChainHookPrerouting, priority: early, rules: before},
 		chain{name: "input", hook: nftables.ChainHookInput, priority: early, rules: input},
 		chain{name: "output", hook: nftables.ChainHookOutput, priority: early, rules: output},

@@ -34,13 +34,17 @@ func portTables(p Ports) []table {
 	}
 	for _, r := range p.Ranges {
 		before = append(before, match(r.at(2), local(false), jump(decide)))
-		output = append(output, match(r.at(0), jump(decide)))
-		// What was translated on its way in leaves here with our port. Nothing
-		// can be refused here.
-		end = append(end, match(r.at(0), local(true), jump(darkChain)))
+		if p.Reject { // what refuses leaves from here, too
+			output = append(output, match(r.at(0), tcpReset(), giveBack()))
+			end = append(end, match(r.at(0), tcpReset(), giveBack()))
+		}
+		output = append(output, match(r.at(0), jump(partingChain)))
+		// What was translated on its way in leaves here with our port.
+		end = append(end, match(r.at(0), local(true), jump(partingChain)))
 	}
 	return []table{inet(nil,
 		dark(match(countDrop())),
+		parting(darkChain),
 		chain{name: refuseChain, rules: []rule{
 			match(lives(liveSet), giveBack()),
 			match(protocol(unix.IPPROTO_TCP), countReset()),

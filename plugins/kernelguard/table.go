@@ -17,6 +17,9 @@ const (
 	liveSet    = "live"    // its elements, one for each family of packets, live while the guard is open
 	partingSet = "parting" // likewise, while resets may leave a guard that has just closed
 	darkChain  = "dark"    // drops unless the guard is open; its first rule's comment tells the digest
+	// partingChain lets resets out for a moment, and else does as the chain
+	// that decides.
+	partingChain = "leaving"
 )
 
 // A table is the whole of one nftables table.
@@ -51,6 +54,10 @@ const (
 // dark is the chain that decides.
 func dark(closed ...rule) chain {
 	return chain{name: darkChain, rules: append([]rule{match(lives(liveSet), giveBack())}, closed...)}
+}
+
+func parting(decide string) chain {
+	return chain{name: partingChain, rules: []rule{match(tcpReset(), lives(partingSet), accept()), match(jump(decide))}}
 }
 
 // handle is what the library wants of a table.

@@ -126,46 +126,17 @@ func explainRaw(err error) error {
 	return err
 }
 
-// An announcing is the announcements of one promotion that are still to come.
-type announcing struct {
-	stop context.CancelCauseFunc
-	over chan struct{}
-}
-
-// announce begins to have each said that is due. It goes on until all were, or
-// end.
-func announce(s announceSettings, say func()) *announcing {
-	ctx, stop := context.WithCancelCause(context.Background())
-	a := &announcing{stop: stop, over: make(chan struct{})}
+// announce begins to have each said that is due after the first one.
+func announce(s announceSettings, say func()) *background {
 	began := time.Now()
-	go func() {
-		defer close(a.over)
+	return begin(func(ctx context.Context) {
 		for _, after := range s.due() {
-			timer := time.NewTimer(time.Until(began.Add(after)))
-			select {
-			case <-timer.C:
-				say()
-			case <-ctx.Done():
-				timer.Stop()
+			if !sleep(ctx, time.Until(began.Add(after))) {
 				return
 			}
+			say()
 		}
-	}()
-	return a
-}
-
-// quit lets nothing more be said, soon.
-func (a *announcing) quit() {
-	if a != nil {
-		a.stop(errors.New("the address leaves"))
-	}
-}
-
-// end returns when nothing more is said.
-func (a *announcing) end() {
-	if a.quit(); a != nil {
-		<-a.over
-	}
+	})
 }
 
 // due is when announcements follow the first one.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -32,8 +33,9 @@ type vip struct {
 	held       bool        // they are here by an act of this vip
 	renewed    sdk.Instant // the lease holds until then, as far as is known
 	lasts      sdk.Instant // the kernel removes the addresses then; zero: never
-	announcing *announcing
-	deaf       bool // that connections cannot be ended has been said
+	announcing *background // after a promotion
+	sweeping   *background // after a demotion
+	deaf       atomic.Bool // that connections cannot be ended has been said
 }
 
 func newVIP(_ context.Context, s settings, h sdk.Host) (*vip, error) {
@@ -58,10 +60,6 @@ func (v *vip) Promote(ctx context.Context, t *sdk.Transition) error {
 	v.mu.Lock()
 	already, err := v.adopt(ifi, t.LeaseUntil)
 	v.promoting = true
-	before := v.announcing
-	if !already {
-		v.announcing = nil
-	}
 	v.mu.Unlock()
 	defer func() {
 		v.mu.Lock()
@@ -74,7 +72,7 @@ func (v *vip) Promote(ctx context.Context, t *sdk.Transition) error {
 	case already:
 		return fmt.Errorf("has %s on %s: %w", v, ifi.Name, sdk.ErrAlready)
 	}
-	before.end()
+	v.endBackground()
 	if err := v.conflicts(ctx, ifi, t); err != nil {
 		return sdk.Unchanged(err)
 	}
@@ -84,7 +82,7 @@ func (v *vip) Promote(ctx context.Context, t *sdk.Transition) error {
 		return sdk.Unchanged(err)
 	}
 	if err := v.add(ifi, max(t.LeaseUntil, v.renewed)); err != nil {
-		if _, undo := v.leave(ctx, 0); undo != nil {
+		if _, undo := v.leave(ctx, sdk.Forced, 0); undo != nil {
 			return errors.Join(err, undo)
 		}
 		return sdk.Unchanged(err)
@@ -105,6 +103,9 @@ func (v *vip) adopt(ifi *net.Interface, until sdk.Instant) (bool, error) {
 		return false, sdk.Refuse(err)
 	}
 	if !v.inPlace(ifi, here) {
+		return false, nil
+	}
+	if v.Guard != state.Installed {
 		return false, nil
 	}
 	if v.Guard {
@@ -258,17 +259,10 @@ func (v *vip) sayLater(ifi *net.Interface) {
 // partingTime is for how long resets may leave that end connections.
 const partingTime = 200 * time.Millisecond
 
-// Demote silences the addresses at once, and removes them.
+// Demote silences the addresses, and removes them. When it is planned, clients
+// are answered until their connections are known, which takes longest.
 func (v *vip) Demote(ctx context.Context, t *sdk.Transition) error {
-	v.mu.Lock()
-	a := v.announcing
-	v.announcing = nil
-	parting := time.Duration(0)
-	if v.held {
-		parting = min(partingTime, v.renewed.Sub(sdk.Now()))
-	}
-	v.mu.Unlock()
-	a.end()
+	v.endBackground()
 	if t.Mode == sdk.Forced {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, forcedBound/2, errors.New("no time is left for it"))
@@ -276,7 +270,11 @@ func (v *vip) Demote(ctx context.Context, t *sdk.Transition) error {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	did, err := v.leave(ctx, parting)
+	parting := time.Duration(0)
+	if v.held {
+		parting = min(partingTime, v.renewed.Sub(sdk.Now()))
+	}
+	did, err := v.leave(ctx, t.Mode, parting)
 	switch {
 	case err != nil:
 		return err
@@ -289,24 +287,28 @@ func (v *vip) Demote(ctx context.Context, t *sdk.Transition) error {
 
 // leave silences and removes the addresses, and tells what it has removed, if
 // anything.
-func (v *vip) leave(ctx context.Context, parting time.Duration) (did string, _ error) {
-	here, state, lookErr := v.look()
-	if lookErr == nil {
-		if err := v.foreign(here, state); err != nil {
-			return "", err
-		}
-	}
-	v.held, v.lasts = false, 0
+func (v *vip) leave(ctx context.Context, mode sdk.Mode, parting time.Duration) (did string, _ error) {
 	var silence error
-	if v.Guard {
+	silent := !v.Guard
+	if v.held && !silent && mode == sdk.Forced {
+		silence, silent = v.guard.Disarm(parting), true
+	}
+	here, state, err := v.look()
+	if err == nil {
+		err = v.foreign(here, state)
+	}
+	if err != nil {
+		if v.held && !silent {
+			silence = v.guard.Disarm(parting)
+		}
+		return "", errors.Join(err, silence)
+	}
+	v.held, v.renewed, v.lasts = false, 0, 0
+	cut := v.connections(ctx, here)
+	if !silent {
 		silence = v.guard.Disarm(parting)
 	}
-	if lookErr != nil {
-		return "", errors.Join(lookErr, silence)
-	}
-	if len(here) > 0 && v.KillConnections {
-		v.kill(ctx, here)
-	}
+	v.cut(ctx, cut)
 	var gone []string
 	for _, e := range here {
 		if err := v.kernel.remove(e); err != nil {
@@ -315,13 +317,14 @@ func (v *vip) leave(ctx context.Context, parting time.Duration) (did string, _ e
 		gone = append(gone, e.String())
 	}
 	if len(here) > 0 {
-		left, err := v.kernel.list(v.addrs())
+		left, err := v.kernel.list(addrsOf(here))
 		if err == nil && len(left) > 0 {
 			err = fmt.Errorf("deleted, but the kernel still has %v", left)
 		}
 		if err != nil {
 			return "", errors.Join(err, silence)
 		}
+		v.sweep(here)
 	}
 	if !v.Guard && state.Installed {
 		silence = v.guard.Remove() // of settings with a guard
@@ -332,23 +335,62 @@ func (v *vip) leave(ctx context.Context, parting time.Duration) (did string, _ e
 	return strings.Join(gone, ", "), nil
 }
 
-// kill ends the connections of addresses that are about to leave.
-func (v *vip) kill(ctx context.Context, here []entry) {
+// connections finds those of addresses that are about to leave.
+func (v *vip) connections(ctx context.Context, here []entry) kernelguard.Connections {
+	if !v.KillConnections || len(here) == 0 {
+		return kernelguard.Connections{}
+	}
+	c, err := kernelguard.OfAddresses(ctx, addrsOf(here))
+	if err != nil {
+		v.log.Warn("connections not ended: clients notice when they next send", "cause", err)
+	}
+	return c
+}
+
+// cut ends connections.
+func (v *vip) cut(ctx context.Context, c kernelguard.Connections) {
+	n, err := c.End(ctx)
+	switch {
+	case errors.Is(err, kernelguard.ErrNoDestroy) && v.deaf.Swap(true): // it was said
+	case err != nil:
+		v.log.Warn("connections not ended: clients notice when they next send", "ended", n, "cause", err)
+	case n > 0:
+		v.log.Info("connections ended", "count", n)
+	}
+}
+
+// sweepDelay lets the demotion be answered first: to look at all sockets keeps
+// a processor busy.
+const sweepDelay = 100 * time.Millisecond
+
+// sweep ends, after the demotion, the connections that began during it.
+func (v *vip) sweep(here []entry) {
+	v.sweeping = begin(func(ctx context.Context) {
+		if v.KillConnections && sleep(ctx, sweepDelay) {
+			v.cut(ctx, v.connections(ctx, here))
+		}
+	})
+}
+
+// endBackground ends what acts of before have begun.
+func (v *vip) endBackground() {
+	v.mu.Lock()
+	all := []*background{v.announcing, v.sweeping}
+	v.announcing, v.sweeping = nil, nil
+	v.mu.Unlock()
+	for _, b := range all {
+		b.end()
+	}
+}
+
+func addrsOf(here []entry) []netip.Addr {
 	var addrs []netip.Addr
 	for _, e := range here {
 		if !slices.Contains(addrs, e.addr) {
 			addrs = append(addrs, e.addr)
 		}
 	}
-	n, err := killConnections(ctx, addrs)
-	switch {
-	case errors.Is(err, errNoDestroy) && v.deaf:
-	case err != nil:
-		v.deaf = v.deaf || errors.Is(err, errNoDestroy)
-		v.log.Warn("connections not ended: clients notice when they next send", "ended", n, "cause", err)
-	case n > 0:
-		v.log.Info("connections ended", "count", n)
-	}
+	return addrs
 }
 
 // Renew keeps the guard open and the addresses here until an instant.
@@ -377,6 +419,10 @@ func (v *vip) Renew(ctx context.Context, until sdk.Instant) error {
 	} else if sdk.Now() >= until {
 		return v.expired(ctx, sdk.ErrExpired)
 	}
+	if !v.held {
+		return nil // what is here was promoted with other settings
+	}
+	v.renewed = until
 	ifi, err := net.InterfaceByName(v.Interface)
 	if err != nil {
 		return fmt.Errorf("find interface %s: %w", v.Interface, err)
@@ -385,7 +431,6 @@ func (v *vip) Renew(ctx context.Context, until sdk.Instant) error {
 	if err != nil {
 		return err
 	}
-	v.held, v.renewed = true, until
 	lost := !v.inPlace(ifi, here)
 	if err := v.last(ifi, until, lost); err != nil {
 		return err
@@ -400,7 +445,7 @@ func (v *vip) Renew(ctx context.Context, until sdk.Instant) error {
 // expired takes down what is here without a lease.
 func (v *vip) expired(ctx context.Context, cause error) error {
 	v.announcing.quit() // who demotes or closes waits for it
-	did, err := v.leave(ctx, 0)
+	did, err := v.leave(ctx, sdk.Forced, 0)
 	if err != nil {
 		return fmt.Errorf("%w: %w: %w", sdk.ErrExpired, cause, err)
 	}
@@ -412,11 +457,7 @@ func (v *vip) expired(ctx context.Context, cause error) error {
 
 // Close ends what goes on by itself. The addresses stay as they are.
 func (v *vip) Close() error {
-	v.mu.Lock()
-	a := v.announcing
-	v.announcing = nil
-	v.mu.Unlock()
-	a.end()
+	v.endBackground()
 	v.speaker.close()
 	return errors.Join(v.kernel.close(), v.guard.Close())
 }
