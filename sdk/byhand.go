@@ -65,8 +65,8 @@ in the definition of a service.
 By hand:
 	%[4]s describe [-o table|json|markdown|schema]   what it is, and its settings
 	%[4]s validate FILE|-                            settings as JSON: what is wrong with them
-	%[4]s call ACT [--config FILE|-] [...]           one act, tried here and now; call --help tells more
-	%[4]s test [--config FILE.toml] [...]            does it keep the contract? (needs deputy)
+	%[4]s call ACT [--settings FILE|-] [...]         one act, tried here and now; call --help tells more
+	%[4]s test [--settings FILE.toml] [...]          does it keep the contract? (needs deputy)
 	%[4]s --version
 
 Settings:

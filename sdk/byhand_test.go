@@ -95,26 +95,26 @@ func TestByHand(t *testing.T) {
 		{"validate /nonexistent", "", 78, "", "read settings: open /nonexistent"},
 		{"validate", "", 64, "", "usage:"},
 
-		{"call promote --config - --term 7", `{"name":"a","count":3}`, 0, "done: promote planned 7 ", "half of it"},
-		{"call promote --config " + file, "", 0, "done", "msg=logged n=3"},
-		{"call --config - --mode forced demote", `{"name":"a"}`, 0, "done: demote forced 1 ", "50% half"},
-		{"call follow --config - --primary n2", `{"name":"a"}`, 0, "done: follow planned 1 n2", "half"},
-		{"call promote --config -", `{"name":"already"}`, 10, "already\n", ""},
-		{"call promote --config -", `{"name":"unchanged"}`, 75, "failed-unchanged: no carrier\n", ""},
-		{"call promote --config -", `{"name":"later"}`, 75, "failed-unchanged: busy (not again before 5s)\n", ""},
-		{"call promote --config -", `{"name":"refused"}`, 20, "refused: not ours\n", ""},
-		{"call promote --config -", `{"name":"odd"}`, 1, "failed-unknown: odd\n", ""},
-		{"call promote --config - --timeout 10ms", `{"name":"slow"}`, 1, "failed-unknown: not done within 10ms\n", ""},
-		{"call fence --config - --primary n3", `{"name":"a"}`, 20, "refused: no power over n3\n", ""},
-		{"call promote --config -", `{"name":""}`, 78, "", "name: is empty"},
+		{"call promote --settings - --term 7", `{"name":"a","count":3}`, 0, "done: promote planned 7 ", "half of it"},
+		{"call promote --settings " + file, "", 0, "done", "msg=logged n=3"},
+		{"call --settings - --mode forced demote", `{"name":"a"}`, 0, "done: demote forced 1 ", "50% half"},
+		{"call follow --settings - --primary n2", `{"name":"a"}`, 0, "done: follow planned 1 n2", "half"},
+		{"call promote --settings -", `{"name":"already"}`, 10, "already\n", ""},
+		{"call promote --settings -", `{"name":"unchanged"}`, 75, "failed-unchanged: no carrier\n", ""},
+		{"call promote --settings -", `{"name":"later"}`, 75, "failed-unchanged: busy (not again before 5s)\n", ""},
+		{"call promote --settings -", `{"name":"refused"}`, 20, "refused: not ours\n", ""},
+		{"call promote --settings -", `{"name":"odd"}`, 1, "failed-unknown: odd\n", ""},
+		{"call promote --settings - --timeout 10ms", `{"name":"slow"}`, 1, "failed-unknown: not done within 10ms\n", ""},
+		{"call fence --settings - --primary n3", `{"name":"a"}`, 20, "refused: no power over n3\n", ""},
+		{"call promote --settings -", `{"name":""}`, 78, "", "name: is empty"},
 		{"call promote", "", 78, "", "name: is missing"},
-		{"call check --config -", `{"name":"a"}`, 0, "fit: seen\nposition 7\n", ""},
-		{"call check --config - --role standby", `{"name":"a"}`, 2, "not fit: seen\n", ""},
-		{"call check --config -", `{"name":"odd"}`, 3, "no answer: odd\n", ""},
-		{"call renew --config - --until-in 5s", `{"name":"a"}`, 0, "done\n", ""},
-		{"call renew --config - --until-in 1s", `{"name":"a"}`, 1, "", "until "},
-		{"call rank --config - --mine 22 b=1 a=333", `{"name":"a"}`, 0, "a behind\nb ahead\n", ""},
-		{"call rank --config - --mine 22 b", `{"name":"a"}`, 64, "", `"b" is not NODE=POSITION`},
+		{"call check --settings -", `{"name":"a"}`, 0, "fit: seen\nposition 7\n", ""},
+		{"call check --settings - --role standby", `{"name":"a"}`, 2, "not fit: seen\n", ""},
+		{"call check --settings -", `{"name":"odd"}`, 3, "no answer: odd\n", ""},
+		{"call renew --settings - --until-in 5s", `{"name":"a"}`, 0, "done\n", ""},
+		{"call renew --settings - --until-in 1s", `{"name":"a"}`, 1, "", "until "},
+		{"call rank --settings - --mine 22 b=1 a=333", `{"name":"a"}`, 0, "a behind\nb ahead\n", ""},
+		{"call rank --settings - --mine 22 b", `{"name":"a"}`, 64, "", `"b" is not NODE=POSITION`},
 		{"call", "", 64, "", "usage:"},
 		{"call promot", "", 64, "", `hand cannot promot; did you mean "promote"?`},
 		{"call promote now", "", 64, "", `unknown argument "now"`},
@@ -164,7 +164,7 @@ func TestDescribedAlike(t *testing.T) {
 func TestInterruptedByHand(t *testing.T) {
 	ctx, interrupt := context.WithCancelCause(t.Context())
 	time.AfterFunc(50*time.Millisecond, func() { interrupt(errors.New("interrupt signal received")) })
-	exit, out, _ := byHand(t, ctx, `{"name":"slow"}`, "call", "promote", "--config", "-")
+	exit, out, _ := byHand(t, ctx, `{"name":"slow"}`, "call", "promote", "--settings", "-")
 	if exit != 1 || out != "failed-unknown: interrupt signal received\n" {
 		t.Errorf("exit code %d, prints %q", exit, out)
 	}

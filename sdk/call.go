@@ -45,7 +45,7 @@ func (b byHand) call(ctx context.Context, args []string) int {
 	t := Transition{ID: "by-hand", Attempt: 1, Reason: ReasonSwitchover, Cause: "called by hand", Service: "by-hand"}
 	t.Node, _ = os.Hostname()
 	f := flags(fmt.Sprintf("call %s [flags] [NODE=POSITION…]", strings.Join(b.acts(), "|")))
-	file := f.String("config", "", "the settings, a `file` with a JSON object, or - for the standard input")
+	file := f.String("settings", "", "the settings, a `file` with a JSON object, or - for the standard input")
 	timeout := f.Duration("timeout", 30*time.Second, "how long it may take")
 	mode := f.String("mode", string(Planned), "planned or forced")
 	role := f.String("role", string(RolePrimary), "of a check, what to be fit for: primary, standby or candidate")

@@ -45,7 +45,7 @@ func (a *app) pluginCallCommand() *cobra.Command {
 	k := call{level: new(slog.LevelVar)}
 	k.level.Set(slog.LevelWarn)
 	c := a.prints(&cobra.Command{
-		Use:   "call NAME|PATH ACT --config FILE",
+		Use:   "call NAME|PATH ACT --settings FILE",
 		Short: "Call a plugin once, by hand",
 		Long: "Start a plugin, have it do one act, show what it says and what came of it, and end it.\n" +
 			"What it promoted stays. ACT is one of " + strings.Join(acts(), ", ") + ".\n\n" +
@@ -55,8 +55,8 @@ func (a *app) pluginCallCommand() *cobra.Command {
 			"The exit status is 0 when the act is done or nothing had to be done, or the check says\n" +
 			"fit; else 1. With any other outcome than failed-unchanged or stale-term the part may\n" +
 			"be primary: demote it.",
-		Example: "  deputy plugin call vip check --config address.toml --role primary\n" +
-			"  deputy plugin call vip demote --config address.toml\n" +
+		Example: "  deputy plugin call vip check --settings address.toml --role primary\n" +
+			"  deputy plugin call vip demote --settings address.toml\n" +
 			"  deputy plugin call exec promote --service orders-db --term 7",
 		Args: func(c *cobra.Command, args []string) error {
 			switch {

@@ -127,8 +127,8 @@ type origin struct {
 }
 
 func (o *origin) flags(c *cobra.Command) {
-	c.Flags().StringVar(&o.file, "config", "", "file with the plugin's settings: what stands under config in a definition; - is standard input")
-	c.Flags().StringVar(&o.service, "service", "", "service that it works for; without --config its definition has the settings")
+	c.Flags().StringVar(&o.file, "settings", "", "file with the plugin's settings: what stands under config in a definition; - is standard input")
+	c.Flags().StringVar(&o.service, "service", "", "service that it works for; without --settings its definition has the settings")
 	c.Flags().StringVar(&o.part, "part", "", "name of the part in that definition, where several use this plugin")
 	c.Flags().StringVar(&o.node, "node", "", "node that it works on (default: this one)")
 }
@@ -160,7 +160,7 @@ func (o *origin) of(a *app, p picked) (plugin.Host, supervisor.Part, config.Sett
 		part, s, err = a.definedPart(o.service, p.use, o.part)
 		return host, part, s, mark(err, errConfig)
 	default:
-		return host, part, s, mark(errors.New("the plugin needs settings: --config FILE, or --service NAME for those of a definition"), errUsage)
+		return host, part, s, mark(errors.New("the plugin needs settings: --settings FILE, or --service NAME for those of a definition"), errUsage)
 	}
 	part.Config = s.Table
 	return host, part, s, mark(err, errConfig)

@@ -22,7 +22,7 @@ func (a *app) pluginTestCommand() *cobra.Command {
 	var timeout time.Duration
 	yes, list := false, false
 	c := a.prints(&cobra.Command{
-		Use:   "test NAME|PATH --config FILE",
+		Use:   "test NAME|PATH --settings FILE",
 		Short: "Prove that a plugin keeps the contract",
 		Long: "Prove that a plugin, or scripts by the plugin exec, keep the contract: act twice, be\n" +
 			"interrupted, be killed or frozen in the middle, lose their host, and leave nothing\n" +
@@ -32,8 +32,8 @@ func (a *app) pluginTestCommand() *cobra.Command {
 			"without a terminal it needs --yes.\n\n" +
 			"A case that fails is told with what was done, what was seen, and the rule; the exit\n" +
 			"status is then 1. A case that needs what the plugin lacks is skipped with the reason.",
-		Example: "  deputy plugin test exec --config hooks.toml\n" +
-			"  deputy plugin test ./deputy-plugin-hello --config hello.toml --yes --run 'promote|demote'\n" +
+		Example: "  deputy plugin test exec --settings hooks.toml\n" +
+			"  deputy plugin test ./deputy-plugin-hello --settings hello.toml --yes --run 'promote|demote'\n" +
 			"  deputy plugin test --list",
 		Args: func(c *cobra.Command, args []string) error {
 			if list {
@@ -90,7 +90,7 @@ func (a *app) pluginCases(only *regexp.Regexp) error {
 
 func (a *app) pluginTest(ctx context.Context, what string, o origin, c sdktest.Config, yes bool) error {
 	if o.file == "-" {
-		return mark(errors.New("test reads the settings several times: --config needs a file"), errUsage)
+		return mark(errors.New("test reads the settings several times: --settings needs a file"), errUsage)
 	}
 	p, err := a.pick(what)
 	if err != nil {

@@ -118,7 +118,7 @@ func (h *scriptHost) Orphan(ctx context.Context, t sdk.Transition, after time.Du
 		"--term", strconv.FormatUint(uint64(t.Term), 10), "--timeout", t.Timeout.String(),
 	}
 	for _, o := range []struct{ flag, value string }{
-		{"--config", h.origin.file}, {"--service", h.origin.service}, {"--part", h.origin.part},
+		{"--settings", h.origin.file}, {"--service", h.origin.service}, {"--part", h.origin.part},
 	} {
 		if o.value != "" {
 			args = append(args, o.flag, o.value)
