@@ -109,7 +109,7 @@ func (h *host) start(ctx context.Context, path string) error {
 	case <-h.exited:
 		return fmt.Errorf("it ended before its handshake: %s%s", h.cmd.ProcessState, h.because())
 	case <-ctx.Done():
-		return fmt.Errorf("no handshake within %s%s", startBound, h.because())
+		return fmt.Errorf("no handshake came: %w%s", context.Cause(ctx), h.because())
 	}
 }
 

@@ -86,7 +86,7 @@ func (x *exam) can(c sdk.Capability) bool { return slices.Contains(x.about.Capab
 
 // start starts the plugin and asks what it is.
 func (x *exam) start() *guest {
-	ctx, cancel := context.WithTimeout(x.ctx, startBound)
+	ctx, cancel := context.WithTimeoutCause(x.ctx, startBound, fmt.Errorf("not within %s", startBound))
 	defer cancel()
 	h, err := x.subject.Open(ctx)
 	if err != nil {

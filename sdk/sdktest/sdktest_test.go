@@ -1,6 +1,7 @@
 package sdktest
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -150,5 +151,31 @@ func TestBrokenOnesAreFound(t *testing.T) {
 				t.Errorf("cases that fail: %v, want %v\n%s", failed, want, all.String())
 			}
 		})
+	}
+}
+
+// TestInterruptedOneIsDemoted ends a suite in the middle of its first act.
+func TestInterruptedOneIsDemoted(t *testing.T) {
+	t.Parallel()
+	s, c := broken(t, Build(t, "testdata/broken"), "good", Config{Only: regexp.MustCompile("^(promote-twice|adopt)$")})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	look := c.Promoted
+	c.Promoted = func() (bool, error) {
+		is, err := look()
+		if is {
+			cancel(errors.New("somebody is at the door"))
+		}
+		return is, err
+	}
+	results, err := Examine(ctx, s, c, nil)
+	if err == nil || !strings.Contains(err.Error(), "at the door") {
+		t.Errorf("got error %v, want why it ended", err)
+	}
+	if len(results) != 1 || results[0].Verdict != Skipped || !strings.Contains(results[0].Note, "at the door") {
+		t.Errorf("got %v, want one case that was cut short", results)
+	}
+	if is, err := look(); is || err != nil {
+		t.Errorf("got %v, %v, want that it is demoted", is, err)
 	}
 }

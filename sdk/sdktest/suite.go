@@ -93,8 +93,8 @@ func newSuite(s Subject, c Config) *suite {
 }
 
 // run runs one case to its end, and leaves the plugin demoted as far as it can.
-func (u *suite) run(ctx context.Context, k Case) Result {
-	ctx, cancel := context.WithTimeoutCause(ctx, caseBound+8*u.config.Timeout, fmt.Errorf("the case is not over within %s", caseBound+8*u.config.Timeout))
+func (u *suite) run(all context.Context, k Case) Result {
+	ctx, cancel := context.WithTimeoutCause(all, caseBound+8*u.config.Timeout, fmt.Errorf("the case is not over within %s", caseBound+8*u.config.Timeout))
 	defer cancel()
 	x := &exam{suite: u, ctx: ctx, k: k, result: Result{Case: k.Name, Contract: k.Contract, Verdict: Passed}}
 	began := time.Now()
@@ -106,6 +106,9 @@ func (u *suite) run(ctx context.Context, k Case) Result {
 	}()
 	<-over
 	x.result.Took = time.Since(began)
+	if all.Err() != nil && x.result.Verdict == Failed { // by whoever ended it
+		x.result = Result{Case: k.Name, Contract: k.Contract, Verdict: Skipped, Took: x.result.Took, Note: fmt.Sprintf("cut short: %v", context.Cause(all))}
+	}
 	u.failed[k.Name] = x.result.Verdict == Failed
 	x.tidy()
 	return x.result
