@@ -125,7 +125,7 @@ func (h *scriptHost) Orphan(ctx context.Context, t sdk.Transition, after time.Du
 		}
 	}
 	cmd := exec.Cmd{Path: "/proc/self/exe", Args: args, Env: append(os.Environ(),
-		"DEPUTY_SERVICES="+h.app.paths.services, "DEPUTY_STATE_DIR="+h.app.paths.state)}
+		"DEPUTY_CONFIG="+h.app.paths.config, "DEPUTY_SERVICES="+h.app.paths.services, "DEPUTY_STATE_DIR="+h.app.paths.state)}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start a host: %w", err)
 	}
