@@ -91,7 +91,7 @@ func (g *guard) Demote(ctx context.Context, t *sdk.Transition) error {
 		cut = g.connections(ctx)
 	}
 	g.held, g.renewed = false, 0
-	if err := g.kernel.Disarm(parting); err != nil {
+	if err := errors.Join(g.kernel.Disarm(parting), g.kernel.Install()); err != nil {
 		return err
 	}
 	g.keep()

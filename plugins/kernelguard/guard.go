@@ -24,11 +24,8 @@ type Guard struct {
 	now    func() sdk.Instant
 
 	mu    sync.Mutex
-	write conn
-	known bool // the tables are installed, as far as is known
-
-	reading sync.Mutex
-	read    conn // apart from write, so that looking delays no renewal
+	conn  conn
+	known bool // those tables are installed, as far as is known
 }
 
 // A State is what the kernel has of a guard.
@@ -80,12 +77,14 @@ const (
 func (g *Guard) Arm(until sdk.Instant) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if err := g.look(); err != nil {
+	err := g.look()
+	if err == nil {
+		err = g.open(until, g.renewFresh)
+	}
+	if err != nil {
 		return fmt.Errorf("open guard: %w", err)
 	}
-	if err := g.open(until, g.renewFresh); err != nil {
-		return fmt.Errorf("open guard: %w", err)
-	}
+	g.known = true
 	return nil
 }
 
@@ -97,7 +96,7 @@ func (g *Guard) Renew(until sdk.Instant) error {
 	err := g.open(until, g.renewLiving)
 	if errors.Is(err, os.ErrNotExist) {
 		g.known = false
-		s, looked := g.State()
+		s, looked := g.state()
 		switch {
 		case looked != nil:
 			err = looked
@@ -126,7 +125,6 @@ func (g *Guard) open(until sdk.Instant, extend func(*nftables.Conn, time.Duratio
 		if err := g.flush(func(c *nftables.Conn) error { return extend(c, left) }); err != nil {
 			return err
 		}
-		g.known = true
 		// It ends left after some moment before now.
 		if end := g.now().Add(left); end <= until {
 			return nil
@@ -168,27 +166,36 @@ func (g *Guard) renewLiving(c *nftables.Conn, left time.Duration) error {
 	return nil
 }
 
-// Disarm closes the guard at once, installing it closed if need be. TCP resets
-// may still leave for the parting time, so that those can be told who are
-// connected.
+// Disarm closes the guard that is installed, at once, or installs this one if
+// none is. TCP resets may still leave for the parting time, so that those can be
+// told who are connected.
 func (g *Guard) Disarm(parting time.Duration) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if err := g.close(parting); err != nil {
+		return fmt.Errorf("close guard: %w", err)
+	}
+	return nil
+}
+
+// Install sees to it that this guard is the one that is installed. It is closed
+// if it was not.
+func (g *Guard) Install() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	err := g.look()
-	if err == nil {
-		err = g.close(parting)
+	if err == nil && !g.known {
+		err = g.flush(g.build)
+		g.known = err == nil
 	}
 	if err != nil {
-		return fmt.Errorf("close guard: %w", err)
+		return fmt.Errorf("install guard: %w", err)
 	}
 	return nil
 }
 
 func (g *Guard) close(parting time.Duration) error {
 	err := g.flush(func(c *nftables.Conn) error {
-		if !g.known {
-			return g.build(c)
-		}
 		for _, t := range g.tables {
 			c.FlushSet(t.timed(g.name, liveSet))
 			c.FlushSet(t.timed(g.name, partingSet))
@@ -200,11 +207,10 @@ func (g *Guard) close(parting time.Duration) error {
 		}
 		return nil
 	})
-	if errors.Is(err, os.ErrNotExist) && g.known { // somebody has removed it
-		g.known = false
-		return g.close(0)
+	if errors.Is(err, os.ErrNotExist) { // not installed, or not any more
+		err = g.flush(g.build)
+		g.known = err == nil
 	}
-	g.known = g.known || err == nil
 	return err
 }
 
@@ -225,12 +231,16 @@ func (g *Guard) Remove() error {
 	return nil
 }
 
-// State looks at what the kernel has. It may be called at any time.
+// State looks at what the kernel has.
 func (g *Guard) State() (State, error) {
-	g.reading.Lock()
-	defer g.reading.Unlock()
+	g.mu.Lock() // a renewal in the middle would look like a closed guard
+	defer g.mu.Unlock()
+	return g.state()
+}
+
+func (g *Guard) state() (State, error) {
 	var s State
-	err := g.read.do(func(c *nftables.Conn) error {
+	err := g.conn.do(func(c *nftables.Conn) error {
 		s = State{Installed: true, Current: true}
 		for i, t := range g.tables {
 			digest, err := t.installed(c, g.name)
@@ -269,13 +279,11 @@ func (g *Guard) State() (State, error) {
 	return s, nil
 }
 
-// Close ends the connections to the kernel. The guard stays as it is.
+// Close ends the connection to the kernel. The guard stays as it is.
 func (g *Guard) Close() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.reading.Lock()
-	defer g.reading.Unlock()
-	return errors.Join(g.write.close(), g.read.close())
+	return g.conn.close()
 }
 
 // look finds out once whether the tables are there.
@@ -283,7 +291,7 @@ func (g *Guard) look() error {
 	if g.known {
 		return nil
 	}
-	s, err := g.State()
+	s, err := g.state()
 	g.known = s.Current
 	return err
 }
@@ -299,7 +307,7 @@ func (g *Guard) build(c *nftables.Conn) error {
 
 // flush has what f queues done, all of it or nothing.
 func (g *Guard) flush(f func(*nftables.Conn) error) error {
-	return g.write.do(func(c *nftables.Conn) error {
+	return g.conn.do(func(c *nftables.Conn) error {
 		if err := f(c); err != nil {
 			return err
 		}

@@ -44,7 +44,7 @@ func (p *place) UnmarshalText(text []byte) error {
 	s := string(text)
 	if !strings.Contains(s, "/") {
 		a, err := netip.ParseAddr(s)
-		if err != nil {
+		if err != nil || a.Zone() != "" { // the interface is a setting of its own
 			return errors.New("must be an IP address such as 192.0.2.10 or 2001:db8::10/64")
 		}
 		p.Prefix = netip.PrefixFrom(a, a.BitLen())
@@ -78,8 +78,6 @@ func (s *settings) Validate() error {
 		switch a := p.Addr(); {
 		case a.Is4In6():
 			mistake(key, "%s is an IPv4 address in IPv6 clothes: write %s", a, a.Unmap())
-		case a.Zone() != "":
-			mistake(key, "%s has a zone: the interface is a setting of its own", a)
 		case a.IsUnspecified(), a.IsMulticast(), a.IsLoopback(), a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 			mistake(key, "%s is no address that a host can have for others", a)
 		case p.Bits() == 0:

@@ -158,6 +158,13 @@ func (v *vip) add(ifi *net.Interface, until sdk.Instant) error {
 			return err
 		}
 	}
+	for _, e := range here { // before the guard of what they were is gone
+		if !v.wants(ifi, e) {
+			if err := v.kernel.remove(e); err != nil {
+				return err
+			}
+		}
+	}
 	if v.Guard {
 		err = v.guard.Arm(until)
 	} else if state.Installed {
@@ -167,13 +174,6 @@ func (v *vip) add(ifi *net.Interface, until sdk.Instant) error {
 		return err
 	}
 	v.held, v.renewed, v.lasts = true, until, 0
-	for _, e := range here {
-		if !v.wants(ifi, e) {
-			if err := v.kernel.remove(e); err != nil {
-				return err
-			}
-		}
-	}
 	if err := v.last(ifi, until, true); err != nil {
 		return err
 	}
@@ -326,8 +326,11 @@ func (v *vip) leave(ctx context.Context, mode sdk.Mode, parting time.Duration) (
 		}
 		v.sweep(here)
 	}
-	if !v.Guard && state.Installed {
-		silence = v.guard.Remove() // of settings with a guard
+	switch {
+	case v.Guard && !state.Current && silence == nil:
+		silence = v.guard.Install() // in place of one of other settings
+	case !v.Guard && state.Installed:
+		silence = v.guard.Remove()
 	}
 	if silence != nil { // but the addresses are not here
 		v.log.Warn("guard not closed", "cause", silence)
