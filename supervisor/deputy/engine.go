@@ -30,8 +30,7 @@ type engine struct {
 	clock   *boottime.Clock
 	records *etcd.Client
 
-	seats  []*seat
-	giveUp context.CancelCauseFunc // of opening plugins
+	seats []*seat
 }
 
 // engine prepares what run runs. Nothing is started, and what is wrong with
@@ -68,9 +67,7 @@ func (a *app) engine(names []string, log *slog.Logger, level *slog.LevelVar) (*e
 		e.clock.Close()
 		return nil, mark(err, errConfig)
 	}
-	ctx, cancel := context.WithCancelCause(context.Background())
-	e.giveUp = cancel
-	if err := e.take(ctx, services); err != nil {
+	if err := e.take(services); err != nil {
 		e.release()
 		return nil, err
 	}
@@ -79,11 +76,11 @@ func (a *app) engine(names []string, log *slog.Logger, level *slog.LevelVar) (*e
 
 // take takes a seat in each service's election. Plugins that take long to open
 // hold nobody up: what comes of them is told when the service runs.
-func (e *engine) take(ctx context.Context, services []supervisor.Service) error {
+func (e *engine) take(services []supervisor.Service) error {
 	var wrong []error
 	var seats []*seat
 	for i, s := range services {
-		seat, err := e.seat(ctx, s)
+		seat, err := e.seat(s)
 		if err != nil {
 			wrong = append(wrong, err)
 			continue
@@ -128,7 +125,6 @@ func isClosed(c <-chan struct{}) bool {
 }
 
 func (e *engine) release() {
-	e.giveUp(errEnded)
 	var running sync.WaitGroup
 	for _, s := range e.seats {
 		running.Go(s.release)

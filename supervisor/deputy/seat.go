@@ -31,6 +31,7 @@ type seat struct {
 
 	opening chan struct{} // closed when the first try to open the plugins is over
 	fault   error         // then: why it came to nothing
+	giveUp  context.CancelCauseFunc
 
 	mu      sync.Mutex // of what a reload changes; held while one goes on
 	service supervisor.Service
@@ -42,7 +43,7 @@ type seat struct {
 // seat takes the runtime directory of a service, which admits one supervisor
 // per node, and prepares its member. The plugins are being opened when it
 // returns; release ends that.
-func (e *engine) seat(ctx context.Context, s supervisor.Service) (_ *seat, err error) {
+func (e *engine) seat(s supervisor.Service) (_ *seat, err error) {
 	log := e.log.With("service", s.Name)
 	plugins, err := e.a.plugins(e.node, s, e.clock, log)
 	if err != nil {
@@ -68,6 +69,8 @@ func (e *engine) seat(ctx context.Context, s supervisor.Service) (_ *seat, err e
 		Socket: filepath.Join(e.a.dir(s.Name), control.SocketName), Member: member, Cluster: e.records,
 		Reload: t.reload, Level: e.level, Log: log,
 	}
+	ctx, giveUp := context.WithCancelCause(context.Background())
+	t.giveUp = giveUp
 	go func() { // which release waits for
 		defer close(t.opening)
 		t.fault = openAll(ctx, s, plugins, t.opened)
@@ -77,6 +80,7 @@ func (e *engine) seat(ctx context.Context, s supervisor.Service) (_ *seat, err e
 
 // release ends what is left of the seat. Its member has ended, or never ran.
 func (t *seat) release() {
+	t.giveUp(errEnded)
 	<-t.opening
 	t.close()
 	t.dir.Close()
@@ -121,9 +125,13 @@ const (
 
 // open returns once all plugins are open. One that cannot be opened for a
 // reason that passes is tried again; with errConfig, or when ctx ends, there is
-// no more to hope for.
+// no more to hope for. Meanwhile what an earlier process left primary is taken
+// down as far as that can be.
 func (t *seat) open(ctx context.Context) error {
-	<-t.opening // has a bound
+	end := context.AfterFunc(ctx, func() { t.giveUp(context.Cause(ctx)) })
+	defer end()
+	<-t.opening
+	left := t.leftover()
 	err := t.fault
 	for retry := firstRetry; err != nil; retry = min(2*retry, lastRetry) {
 		if errors.Is(err, errConfig) {
@@ -132,9 +140,13 @@ func (t *seat) open(ctx context.Context) error {
 		t.log.Error("plugins not open, so the service does not run here yet", "cause", err, "again", retry)
 		t.member.Awaits(err)
 		select {
-		case <-time.After(retry):
+		case <-time.After(min(retry, left.untilDue(t.e.clock))):
 		case <-ctx.Done():
-			return fmt.Errorf("stop %s: what an earlier process left may be primary: %w", t.name, err)
+			return fmt.Errorf("stop %s: %w: %w", t.name, errLeft, err)
+		}
+		if left.untilDue(t.e.clock) == 0 {
+			t.takeDown(left)
+			left = nil
 		}
 		err = openAll(ctx, t.service, t.plugins, t.opened)
 	}
@@ -143,6 +155,8 @@ func (t *seat) open(ctx context.Context) error {
 	t.running = true
 	return nil
 }
+
+var errLeft = errors.New("what an earlier process left may be primary")
 
 var errEnded = errors.New("the service has ended here")
 

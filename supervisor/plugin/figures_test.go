@@ -130,7 +130,7 @@ func measure(t testing.TB, n int) figures {
 	})
 	f.freeze = median(3, func() time.Duration {
 		s.answers()
-		unix.Kill(s.PID(), unix.SIGSTOP)
+		freeze(t, s.PID())
 		return took(func() {
 			if r := s.Do(context.Background(), act(sdk.Promote, long), nil); !strings.HasPrefix(r.Detail, "frozen") {
 				t.Errorf("got %+v", r)

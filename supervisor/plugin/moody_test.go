@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/deputy-ha/deputy/sdk"
 	"github.com/deputy-ha/deputy/supervisor"
 )
@@ -162,6 +164,16 @@ func (s *stage) answers() int {
 	var pid int
 	fmt.Sscanf(h.Detail, "pid %d", &pid)
 	return pid
+}
+
+// freeze stops a process, and returns when that has taken effect.
+func freeze(t testing.TB, pid int) {
+	t.Helper()
+	unix.Kill(pid, unix.SIGSTOP)
+	eventually(t, "the process to be stopped", func() bool {
+		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		return strings.Contains(string(stat), ") T ")
+	})
 }
 
 // answersBare is answers for bare.

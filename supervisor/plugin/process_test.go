@@ -153,7 +153,7 @@ func TestKillOfAProcess(t *testing.T) {
 	}
 
 	pid = s.PID()
-	unix.Kill(pid, unix.SIGSTOP)
+	freeze(t, pid)
 	took = within(t, 5*time.Second, func() {
 		if err := s.Kill(t.Context()); err != nil {
 			t.Error(err)
@@ -174,7 +174,7 @@ func TestFrozenProcessIsNoticedWithoutAnAct(t *testing.T) {
 		func(ctx context.Context) error { _, err := s.Rank(ctx, "", nil); return err },
 	}[:2] { // moody cannot rank
 		pid := s.PID()
-		unix.Kill(pid, unix.SIGSTOP)
+		freeze(t, pid)
 		ctx, cancel := context.WithTimeoutCause(t.Context(), 100*time.Millisecond, errors.New("no answer within 100ms"))
 		began := time.Now()
 		if err := call(ctx); err == nil || !strings.Contains(err.Error(), "no answer within 100ms") {

@@ -44,7 +44,7 @@ func TestRule01_ARecordThatIsNoneHurtsNobody(t *testing.T) {
 func TestRule02_AStoppedProcessIsEndedWithinABound(t *testing.T) {
 	library := byLibrary(t, "bare", "kill a stopped one", "")
 	s := opened(t, nil)
-	unix.Kill(s.PID(), unix.SIGSTOP)
+	freeze(t, s.PID())
 	took := within(t, 5*time.Second, func() {
 		if err := s.Close(t.Context()); err != nil {
 			t.Error(err)
