@@ -648,7 +648,7 @@ type TransitionRequest struct {
 	// a demote is never refused for it.
 	Term uint64 `protobuf:"varint,6,opt,name=term,proto3" json:"term,omitempty"`
 	// One word: start, election, failover, switchover, preempt, unfit, lost,
-	// drain, stop, undo, clear.
+	// drain, stop, undo, clear, reload.
 	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
 	// A sentence for people.
 	Cause   string `protobuf:"bytes,8,opt,name=cause,proto3" json:"cause,omitempty"`
