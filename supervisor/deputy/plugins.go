@@ -80,7 +80,7 @@ func machine(plugins []plugin.Plugin) []supervisor.Plugin {
 const (
 	beginTime  = 15 * time.Second
 	endTime    = 5 * time.Second
-	reloadTime = 30 * time.Second
+	reloadTime = 10 * time.Second
 )
 
 // openAll opens plugins at the same time. The error is errConfig where trying

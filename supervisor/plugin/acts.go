@@ -142,11 +142,12 @@ func (p *Process) ask(ctx context.Context, l *life, t sdk.Transition, progress f
 	go func() { // until over
 		defer close(a.ended)
 		a.result, a.err = l.wire.Do(ctx, t, p.host.stall()/4, func(said string) {
+			l.signs.Add(1)
 			select {
 			case a.beats <- struct{}{}:
 			default:
 			}
-			if said = clean([]byte(said), maxKept); said != "" && progress != nil {
+			if said = oneLine(said, maxKept); said != "" && progress != nil {
 				progress(said)
 			}
 		})
@@ -182,6 +183,11 @@ func (a *asked) await(ctx context.Context, deadline <-chan struct{}) (sdk.Result
 			}
 		case <-a.l.run.kill:
 			return sdk.Result{}, fmt.Errorf("cut short: %w", a.l.death())
+		case <-a.l.run.gone: // its last word may be on the way
+			if closed(a.ended, noticeTime) {
+				return a.come()
+			}
+			return sdk.Result{}, a.l.death()
 		case <-deadline:
 			if a.planned { // it knows of the deadline, and may be about to tell
 				closed(a.ended, lateTime)
@@ -215,7 +221,7 @@ func (a *asked) come() (sdk.Result, error) {
 	switch {
 	case a.err == nil:
 		a.answered = true
-		a.result.Detail = clean([]byte(a.result.Detail), maxLine)
+		a.result.Detail = oneLine(a.result.Detail, maxLine)
 		return a.result, nil
 	case errors.Is(a.err, errors.ErrUnsupported):
 		return sdk.Result{Outcome: sdk.OutcomeUnchanged, Refused: true, Detail: a.err.Error()}, nil
@@ -257,8 +263,8 @@ func (p *Process) Kill(ctx context.Context) error {
 		if l.acting() {
 			l.kill(ErrKilled)
 			p.retire(l)
-		} else if err := l.ping(ctx, pingTime); err != nil {
-			l.kill(fmt.Errorf("%w: %w", ErrFrozen, err))
+		} else if l.ping(ctx, pingTime) != nil {
+			l.kill(fmt.Errorf("%w: no answer within %s", ErrFrozen, pingTime))
 			p.retire(l)
 		}
 	}
@@ -269,10 +275,9 @@ func (p *Process) Kill(ctx context.Context) error {
 			dying = append(dying, l)
 		}
 	}
-	name := p.part.Name
 	p.mu.Unlock()
 	if err := gone(ctx, dying); err != nil {
-		return fmt.Errorf("kill %s: %w", name, err)
+		return fmt.Errorf("kill %s: %w", p.name, err)
 	}
 	return nil
 }

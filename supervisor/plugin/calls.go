@@ -51,8 +51,16 @@ func (p *Process) Check(ctx context.Context, role sdk.Role, term sdk.Term) (h sd
 		h, err = l.wire.Check(ctx, role, term)
 		return err
 	})
+	h.Detail = oneLine(h.Detail, maxLine)
+	if n := len(h.Position); err == nil && n > maxPosition {
+		return sdk.Health{}, fmt.Errorf("check: its position has %d bytes: at most %d can be told to other nodes", n, maxPosition)
+	}
 	return h, err
 }
+
+// maxPosition is the most bytes of a position: each node publishes its own with
+// every change.
+const maxPosition = 4 << 10
 
 // Renew extends what expires by itself. When the process dies meanwhile, its
 // successor is told.

@@ -31,7 +31,7 @@ type figures struct {
 }
 
 func TestFiguresOfAProcess(t *testing.T) {
-	f := measure(t, 20)
+	f := measure(t, 8)
 	t.Logf("start %s, call %s, %.1f MB RSS, %.1f MB private (%.1f after calls), death seen in %s, killed to next answer %s, freeze seen in %s",
 		f.start, f.call, f.rss, f.private, f.later, f.death, f.again, f.freeze)
 	for what, c := range map[string]struct{ got, want time.Duration }{

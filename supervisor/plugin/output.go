@@ -153,6 +153,9 @@ func (s *transcript) out(line []byte) {
 func (s *transcript) err(line []byte) {
 	if s.records {
 		if r, ok := parseRecord(line); ok {
+			s.mu.Lock()
+			s.panicked = "" // it lives on: that was somebody else's
+			s.mu.Unlock()
 			s.say(r.level, r.text, r.attrs, false)
 			return
 		}
@@ -265,6 +268,11 @@ func priority(line []byte, other slog.Level) (slog.Level, []byte) {
 // clean makes a line safe to show on a terminal, in at most limit bytes.
 func clean(line []byte, limit int) string {
 	return cleanText(strings.ReplaceAll(string(line), "\n", "?"), limit)
+}
+
+// oneLine is clean for text whose lines are to be told as one.
+func oneLine(text string, limit int) string {
+	return clean([]byte(strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ")), limit)
 }
 
 // cleanText is clean for text of several lines.

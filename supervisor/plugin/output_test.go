@@ -66,6 +66,35 @@ func TestClean(t *testing.T) {
 	}
 }
 
+func TestOneLine(t *testing.T) {
+	if got := oneLine("\nfirst\nsecond\x1b\n", 100); got != "first; second?" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// What a process says that panics is told with its end, unless it goes on.
+func TestPanicOfAProcess(t *testing.T) {
+	log := &journal{}
+	s := &transcript{log: log.logger(), level: slog.LevelInfo, records: true}
+	for _, line := range []string{"panic: of a child", "goroutine 1", `{"msg":"goes on"}`, "plain"} {
+		s.err([]byte(line))
+	}
+	if got := s.last(1); got != "plain" {
+		t.Errorf("after the panic of another: %q is last", got)
+	}
+	for _, line := range []string{"panic: its own", "", "goroutine 1 [running]:", "main.main()"} {
+		s.err([]byte(line))
+	}
+	if got := s.last(1); got != "panic: its own" {
+		t.Errorf("after its own panic: %q is last", got)
+	}
+	for _, want := range []string{`level=ERROR msg="plugin says" line="goroutine 1"`, `level=INFO msg="plugin says" line=plain`, `level=ERROR msg="plugin says" line=main.main()`} {
+		if !strings.Contains(log.String(), want+"\n") {
+			t.Errorf("the log lacks %s:\n%s", want, log)
+		}
+	}
+}
+
 func TestNoProgressAfterTheAct(t *testing.T) {
 	n := 0
 	s := &transcript{log: slog.New(slog.DiscardHandler), progress: func(string) { n++ }}

@@ -22,6 +22,7 @@ import (
 // that grows, and configured anew; calls wait for it as long as they have time.
 type Process struct {
 	host    Host
+	name    string // the part's
 	path    string
 	log     *slog.Logger
 	sockets *sockets
@@ -51,9 +52,12 @@ func newProcess(h Host, p supervisor.Part, path string) *Process {
 	var dir string
 	if h.RunDir != "" {
 		dir = filepath.Join(h.RunDir, "plugins", p.Name)
+		if whole, err := filepath.Abs(dir); err == nil { // a plugin is in another directory
+			dir = whole
+		}
 	}
 	return &Process{
-		host: h, part: p, path: path, log: h.Log.With("plugin", p.Name), sockets: &sockets{dir: dir},
+		host: h, name: p.Name, part: p, path: path, log: h.Log.With("plugin", p.Name), sockets: &sockets{dir: dir},
 		lives: map[*life]struct{}{}, changed: make(chan struct{}), why: ErrClosed,
 		hurry: make(chan struct{}, 1),
 	}
@@ -83,7 +87,7 @@ func (p *Process) PID() int {
 func (p *Process) Open(ctx context.Context) error {
 	err := p.openOnce(ctx)
 	if err != nil {
-		return fmt.Errorf("open %s: %w", p.part.Name, err)
+		return fmt.Errorf("open %s: %w", p.name, err)
 	}
 	return nil
 }
@@ -226,7 +230,7 @@ func (p *Process) Close(ctx context.Context) error {
 	p.show(nil, ErrClosed, time.Time{})
 	p.mu.Unlock()
 	if err := p.clear(ctx); err != nil {
-		return fmt.Errorf("close %s: %w", p.part.Name, err)
+		return fmt.Errorf("close %s: %w", p.name, err)
 	}
 	return nil
 }

@@ -610,6 +610,18 @@ func TestLogOfAProcess(t *testing.T) {
 	}
 }
 
+func TestPositionThatIsTooLong(t *testing.T) {
+	s := openedBare(t)
+	s.write("check", "position=5000")
+	if _, err := s.Check(t.Context(), sdk.RoleStandby, 7); err == nil || !strings.Contains(err.Error(), "5000 bytes") {
+		t.Errorf("got %v", err)
+	}
+	s.write("check", "position=4000")
+	if h, err := s.Check(t.Context(), sdk.RoleStandby, 7); err != nil || len(h.Position) != 4000 {
+		t.Errorf("got %d bytes, %v", len(h.Position), err)
+	}
+}
+
 // Whatever happens to it at whatever moment, a process plugin answers in the
 // end, and leaves nothing.
 func TestProcessKilledAtAnyMoment(t *testing.T) {

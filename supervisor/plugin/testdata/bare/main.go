@@ -113,7 +113,12 @@ func (server) Transition(r *proto.TransitionRequest, s proto.PluginService_Trans
 // Check does what the file "check" says.
 func (server) Check(ctx context.Context, _ *proto.CheckRequest) (*proto.CheckResponse, error) {
 	mood, _ := os.ReadFile(filepath.Join(os.TempDir(), "check"))
-	return &proto.CheckResponse{Fit: true, Detail: fmt.Sprintf("pid %d", os.Getpid())}, does(ctx, string(mood), func() error { return nil })
+	r := &proto.CheckResponse{Fit: true, Detail: fmt.Sprintf("pid %d", os.Getpid())}
+	if n := 0; strings.HasPrefix(string(mood), "position=") {
+		fmt.Sscanf(string(mood), "position=%d", &n)
+		r.Position = strings.Repeat("7", n)
+	}
+	return r, does(ctx, string(mood), func() error { return nil })
 }
 
 func does(ctx context.Context, mood string, answer func() error) error {
