@@ -198,8 +198,8 @@ func (l *life) dies(err error) bool {
 // be noticed.
 const noticeTime = 100 * time.Millisecond
 
-// told makes the error of a call one for people: what the process has said, how
-// it ended, or that its time was over.
+// told makes the error of a call one for people: what the process has said, or
+// how it ended, or that its time was over.
 func (l *life) told(ctx context.Context, call string, err error) error {
 	var mistakes wire.Mistakes
 	switch {
@@ -207,10 +207,10 @@ func (l *life) told(ctx context.Context, call string, err error) error {
 		return nil
 	case errors.As(err, &mistakes):
 		return err
-	case l.killed() != nil, l.run.over():
-		return fmt.Errorf("%s: %w", call, l.death())
-	case ctx.Err() != nil:
-		return fmt.Errorf("%s: %w", call, causeOf(ctx))
+	case errors.Is(err, wire.ErrUnavailable) && (l.killed() != nil || l.run.over()):
+		err = l.death()
+	case ctx.Err() != nil && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)):
+		err = causeOf(ctx)
 	}
 	return fmt.Errorf("%s: %w", call, err)
 }

@@ -26,7 +26,7 @@ import (
 
 // A libraryScene is what go-plugin's own runner made of a scene.
 type libraryScene struct {
-	said  string // the first line, within a second
+	said  string // the first line, if there was one in time
 	alive bool   // the process that hosts was, then
 	err   error
 }
@@ -100,10 +100,17 @@ func playByLibrary(bin, use, scene, start string) libraryScene {
 		return libraryScene{err: fmt.Errorf("the library does not host it at all: %q", line)}
 	}
 	came := libraryScene{alive: true}
+	wait := 10 * time.Second
+	switch scene {
+	case "kill a stopped one": // of which nothing is expected
+		wait = time.Second
+	case "orphan":
+		wait = 0
+	}
 	select {
 	case line, ok := <-lines:
 		came.said, came.alive = line, ok
-	case <-time.After(time.Second):
+	case <-time.After(wait):
 	}
 	if scene == "orphan" {
 		cmd.Process.Kill()

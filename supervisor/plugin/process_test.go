@@ -610,6 +610,19 @@ func TestLogOfAProcess(t *testing.T) {
 	}
 }
 
+func TestWhatAProcessSaysOfARenewal(t *testing.T) {
+	for mood, want := range map[string]error{"expired": sdk.ErrExpired, "busy=100ms": nil} {
+		s := opened(t, map[string]any{"renew": mood})
+		if err := s.Renew(t.Context(), 1); !errors.Is(err, want) {
+			t.Errorf("%s: got %v, want %v", mood, err, want)
+		}
+	}
+	s := opened(t, map[string]any{"renew": "fail=nobody-there"})
+	if err := s.Renew(t.Context(), 1); fmt.Sprint(err) != "renew: nobody-there" {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestPositionThatIsTooLong(t *testing.T) {
 	s := openedBare(t)
 	s.write("check", "position=5000")

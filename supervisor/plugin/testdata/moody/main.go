@@ -183,6 +183,8 @@ func be(ctx context.Context, dir, mood string) error {
 			select {}
 		case "fail":
 			return errors.New(arg)
+		case "expired":
+			return sdk.ErrExpired
 		case "already":
 			return sdk.ErrAlready
 		case "progress":
