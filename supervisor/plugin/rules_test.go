@@ -17,7 +17,9 @@ import (
 )
 
 // The twelve rules of hosting. Each is also held against go-plugin's own runner
-// where that can be done: it would not keep the rule.
+// where that can be done: it would not keep the rule. The twelfth, that a broken
+// plugin stops only the services that use it, takes two services: see
+// plugin_process.txtar of supervisor/deputy.
 
 func TestRule01_ARecordThatIsNoneHurtsNobody(t *testing.T) {
 	library := byLibrary(t, "bare", "wait", "panicky")
