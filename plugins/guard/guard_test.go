@@ -103,6 +103,7 @@ func (w *town) udp(h *netlab.Host, end string, within time.Duration) bool {
 }
 
 func TestOpenAndClosed(t *testing.T) {
+	t.Parallel()
 	w := newTown(t)
 	w.open(true, nil) // as after a boot, before the plugin has run
 	w.check(sdk.RoleStandby, false, "guard is gone")
@@ -134,6 +135,7 @@ func TestOpenAndClosed(t *testing.T) {
 }
 
 func TestDrop(t *testing.T) {
+	t.Parallel()
 	w := newTown(t, func(c map[string]any) { c["action"] = "drop" })
 	w.becomes(sdk.Demote, sdk.OutcomeDone)
 	w.open(false, nil)
@@ -142,6 +144,7 @@ func TestDrop(t *testing.T) {
 }
 
 func TestLoopback(t *testing.T) {
+	t.Parallel()
 	w := newTown(t, func(c map[string]any) { c["loopback"] = false })
 	w.becomes(sdk.Demote, sdk.OutcomeDone)
 	for _, end := range []string{"127.0.0.1:3306", "[::1]:8000", node4 + ":3306"} {
@@ -159,6 +162,7 @@ func TestLoopback(t *testing.T) {
 
 // A demotion cuts those who are connected, and nobody else.
 func TestConnectionsAreCut(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		action string
 		mode   sdk.Mode
@@ -201,6 +205,7 @@ func TestConnectionsAreCut(t *testing.T) {
 // Who is stopped has closed ports when the lease ends; connections of before
 // end when either side next sends.
 func TestFrozenPluginIsClosedInTime(t *testing.T) {
+	t.Parallel()
 	const late = 5 * time.Millisecond // see plugins/vip
 	w := newTown(t)
 	w.becomes(sdk.Demote, sdk.OutcomeDone)
@@ -253,6 +258,7 @@ func TestFrozenPluginIsClosedInTime(t *testing.T) {
 
 // A process that comes after one that was killed takes over, or closes.
 func TestAfterSIGKILL(t *testing.T) {
+	t.Parallel()
 	w := newTown(t)
 	config := map[string]any{
 		"ports": []string{"tcp/3306", "udp/3306", "tcp/8000-8010"},
@@ -295,6 +301,7 @@ func TestAfterSIGKILL(t *testing.T) {
 
 // Who flushes the rules of the host opens the ports, but not for long.
 func TestFlushedRuleset(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("nft"); err != nil {
 		t.Skip("this needs nft, to flush")
 	}

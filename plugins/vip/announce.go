@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -28,40 +29,35 @@ type speaker struct {
 	v6    *ipv6.PacketConn
 }
 
-// announces reports whether neighbours on an interface learn by announcements.
-func announces(ifi *net.Interface) bool {
-	return ifi.Flags&net.FlagBroadcast != 0 && ifi.Flags&net.FlagLoopback == 0 && len(ifi.HardwareAddr) == 6
-}
-
 // open makes ready to speak for addresses.
-func (s *speaker) open(ifi *net.Interface, addrs []netip.Addr) error {
+func (s *speaker) open(l link, addrs []netip.Addr) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.index != ifi.Index {
+	if s.index != l.index {
 		s.shut()
-		s.index = ifi.Index
+		s.index = l.index
 	}
 	if s.v4 == nil && slices.ContainsFunc(addrs, netip.Addr.Is4) {
 		deaf, err := bpf.Assemble([]bpf.Instruction{bpf.RetConstant{Val: 0}})
 		if err != nil {
 			return err
 		}
-		if s.v4, err = packet.Listen(ifi, packet.Datagram, unix.ETH_P_ARP, &packet.Config{Filter: deaf}); err != nil {
+		if s.v4, err = packet.Listen(l.netInterface(), packet.Datagram, unix.ETH_P_ARP, &packet.Config{Filter: deaf}); err != nil {
 			s.v4 = nil
-			return fmt.Errorf("speak ARP on %s: %w", ifi.Name, explainRaw(err))
+			return fmt.Errorf("speak ARP on %s: %w", l.name, explainRaw(err))
 		}
 	}
 	if s.v6 == nil && slices.ContainsFunc(addrs, netip.Addr.Is6) {
 		raw, err := net.ListenPacket("ip6:ipv6-icmp", "::")
 		if err != nil {
-			return fmt.Errorf("speak neighbour discovery on %s: %w", ifi.Name, explainRaw(err))
+			return fmt.Errorf("speak neighbour discovery on %s: %w", l.name, explainRaw(err))
 		}
 		v6 := ipv6.NewPacketConn(raw)
 		var none ipv6.ICMPFilter
 		none.SetAll(true)
 		if err := errors.Join(v6.SetICMPFilter(&none), v6.SetMulticastLoopback(false), v6.SetMulticastHopLimit(255)); err != nil {
 			raw.Close()
-			return fmt.Errorf("speak neighbour discovery on %s: %w", ifi.Name, err)
+			return fmt.Errorf("speak neighbour discovery on %s: %w", l.name, err)
 		}
 		s.raw, s.v6 = raw, v6
 	}
@@ -70,8 +66,8 @@ func (s *speaker) open(ifi *net.Interface, addrs []netip.Addr) error {
 
 // say announces one address once, in every form. Unlike ARP, advertisements
 // pass by the guard, which drops them when it is closed.
-func (s *speaker) say(ifi *net.Interface, a netip.Addr) error {
-	if err := s.open(ifi, []netip.Addr{a}); err != nil {
+func (s *speaker) say(l link, a netip.Addr) error {
+	if err := s.open(l, []netip.Addr{a}); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -80,14 +76,14 @@ func (s *speaker) say(ifi *net.Interface, a netip.Addr) error {
 		return os.ErrClosed
 	}
 	if a.Is6() {
-		from := &ipv6.ControlMessage{HopLimit: 255, Src: a.AsSlice(), IfIndex: ifi.Index}
-		everybody := &net.IPAddr{IP: net.IPv6linklocalallnodes, Zone: ifi.Name}
-		if _, err := s.v6.WriteTo(advertise(ifi.HardwareAddr, a, routes(ifi)), from, everybody); err != nil {
+		from := &ipv6.ControlMessage{HopLimit: 255, Src: a.AsSlice(), IfIndex: l.index}
+		everybody := &net.IPAddr{IP: net.IPv6linklocalallnodes, Zone: strconv.Itoa(l.index)}
+		if _, err := s.v6.WriteTo(advertise(l.mac, a, routes(l)), from, everybody); err != nil {
 			return fmt.Errorf("advertise %s: %w", a, err)
 		}
 		return nil
 	}
-	for _, b := range gratuitous(ifi.HardwareAddr, a) {
+	for _, b := range gratuitous(l.mac, a) {
 		if _, err := s.v4.WriteTo(b, &packet.Addr{HardwareAddr: broadcast()}); err != nil {
 			return fmt.Errorf("announce %s: %w", a, err)
 		}
@@ -97,8 +93,8 @@ func (s *speaker) say(ifi *net.Interface, a netip.Addr) error {
 
 // routes reports whether the host forwards what comes in by an interface, as
 // its advertisements have to tell.
-func routes(ifi *net.Interface) bool {
-	said, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + ifi.Name + "/forwarding")
+func routes(l link) bool {
+	said, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + l.name + "/forwarding")
 	return err == nil && len(said) > 0 && said[0] == '1'
 }
 

@@ -17,6 +17,7 @@ import (
 
 // A neighbour that is sure where the address is learns at once that it moved.
 func TestNeighboursLearnAtOnce(t *testing.T) {
+	t.Parallel()
 	l := netlab.New(t)
 	a := newNode(t, l.Host("192.0.2.11/24", "2001:db8::11/64"), "a", both())
 	b := newNode(t, l.Host("192.0.2.12/24", "2001:db8::12/64"), "b", both())
@@ -54,6 +55,7 @@ func TestNeighboursLearnAtOnce(t *testing.T) {
 // Neither of both forms is said by one whose lease is over, nor by one that has
 // demoted.
 func TestAnnouncementsEnd(t *testing.T) {
+	t.Parallel()
 	l := netlab.New(t)
 	quick := both(func(c map[string]any) {
 		c["announce"] = map[string]any{"count": 100, "interval": "10ms", "repeat": []string{}}
@@ -105,9 +107,9 @@ func TestAnnouncementsInTime(t *testing.T) {
 		a := announce(s, func() { at = append(at, time.Since(began)) })
 		<-a.over
 		a.end()
-		want := []time.Duration{200, 400, 600, 800, 1000, 5000}
-		for i := range want {
-			want[i] *= time.Millisecond
+		var want []time.Duration
+		for _, ms := range []int64{200, 400, 600, 800, 1000, 5000} {
+			want = append(want, time.Duration(ms)*time.Millisecond)
 		}
 		if diff := cmp.Diff(want, at); diff != "" {
 			t.Errorf("announcements after the first one (-want +got):\n%s", diff)

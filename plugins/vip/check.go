@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 
 	"golang.org/x/sys/unix"
 
@@ -15,7 +14,7 @@ import (
 // them just when it should.
 func (v *vip) Check(_ context.Context, role sdk.Role) (sdk.Health, error) {
 	unfit := func(err error) (sdk.Health, error) { return sdk.Health{Detail: err.Error()}, nil }
-	ifi, err := v.ready()
+	l, err := v.ready()
 	if err != nil {
 		return unfit(err)
 	}
@@ -30,45 +29,44 @@ func (v *vip) Check(_ context.Context, role sdk.Role) (sdk.Health, error) {
 		case len(here) > 0:
 			return unfit(fmt.Errorf("%s is here although this node is %s", here[0], role))
 		}
-		return sdk.Health{Fit: true, Detail: fmt.Sprintf("%s can come to %s", v, ifi.Name)}, nil
+		return sdk.Health{Fit: true, Detail: fmt.Sprintf("%s can come to %s", v, l.name)}, nil
 	}
 	switch {
-	case !v.inPlace(ifi, here) && len(here) == 0:
+	case !v.inPlace(l, here) && len(here) == 0:
 		return unfit(fmt.Errorf("%s is not here", v))
-	case !v.inPlace(ifi, here):
-		return unfit(fmt.Errorf("want %s on %s, have %v", v, ifi.Name, here))
+	case !v.inPlace(l, here):
+		return unfit(fmt.Errorf("want %s on %s, have %v", v, l.name, here))
 	case v.Guard && !state.Installed:
 		return unfit(errors.New("the guard is gone: somebody has removed its nftables tables (nft flush ruleset? a firewall that reloads?)"))
 	case v.Guard && state.Left == 0:
 		return unfit(errors.New("the guard has closed: the lease was not renewed"))
 	}
-	return sdk.Health{Fit: true, Detail: fmt.Sprintf("%s on %s", v, ifi.Name)}, nil
+	return sdk.Health{Fit: true, Detail: fmt.Sprintf("%s on %s", v, l.name)}, nil
 }
 
 // ready returns the interface if addresses could be added to it now.
-func (v *vip) ready() (*net.Interface, error) {
-	ifi, err := net.InterfaceByName(v.Interface)
-	if err != nil {
-		return nil, fmt.Errorf("find interface %s: %w", v.Interface, err)
-	}
+func (v *vip) ready() (link, error) {
+	l, err := v.kernel.link(v.Interface)
 	switch {
-	case ifi.Flags&net.FlagUp == 0:
-		return nil, fmt.Errorf("interface %s is down: ip link set %s up", ifi.Name, ifi.Name)
-	case ifi.Flags&net.FlagRunning == 0:
-		return nil, fmt.Errorf("interface %s has no carrier: its cable, switch port or peer", ifi.Name)
+	case err != nil:
+		return l, err
+	case l.flags&unix.IFF_UP == 0:
+		return l, fmt.Errorf("interface %s is down: ip link set %s up", l.name, l.name)
+	case l.flags&unix.IFF_LOWER_UP == 0 || l.flags&unix.IFF_RUNNING == 0: // the first is quick, the second knows of 802.1X
+		return l, fmt.Errorf("interface %s has no carrier: its cable, switch port or peer", l.name)
 	}
 	for _, p := range v.places() {
-		if p.Addr().Is6() && disabled(ifi.Name) {
-			return nil, fmt.Errorf("IPv6 is disabled on %s: sysctl net.ipv6.conf.%s.disable_ipv6=0", ifi.Name, ifi.Name)
+		if p.Addr().Is6() && disabled(l.name) {
+			return l, fmt.Errorf("IPv6 is disabled on %s: sysctl net.ipv6.conf.%s.disable_ipv6=0", l.name, l.name)
 		}
 	}
 	if err := capable("CAP_NET_ADMIN", unix.CAP_NET_ADMIN); err != nil {
-		return nil, err
+		return l, err
 	}
-	if v.Announce.Count == 0 || !announces(ifi) {
-		return ifi, nil
+	if v.Announce.Count == 0 || !l.announces() {
+		return l, nil
 	}
-	return ifi, capable("CAP_NET_RAW", unix.CAP_NET_RAW)
+	return l, capable("CAP_NET_RAW", unix.CAP_NET_RAW)
 }
 
 // capable is an error that tells the cure unless this process has a capability.

@@ -15,6 +15,7 @@ import (
 
 // A demotion ends the connections of the addresses: clients know at once.
 func TestConnectionsAreCut(t *testing.T) {
+	t.Parallel()
 	l := netlab.New(t)
 	a := newNode(t, l.Host("192.0.2.11/24", "2001:db8::11/64"), "a", both())
 	peer := l.Host(peer4+"/24", peer6+"/64")
@@ -64,6 +65,44 @@ func TestConnectionsAreCut(t *testing.T) {
 			t.Errorf("a connection to an address of the host itself: %v", err)
 		}
 		a.owns(false)
+	}
+}
+
+// A forced demotion keeps its bound, also with connections to cut.
+func TestForcedDemotionIsQuick(t *testing.T) {
+	times := 30
+	if long() > 0 {
+		times = 500
+	}
+	l := netlab.New(t)
+	a := newNode(t, l.Host("192.0.2.11/24", "2001:db8::11/64"), "a", both())
+	peer := l.Host(peer4+"/24", peer6+"/64")
+	echoes(a.Host)
+	a.demote(sdk.OutcomeAlready)
+	var took []time.Duration
+	for range times {
+		a.promote(sdk.OutcomeDone)
+		for i := range 20 {
+			c, err := peer.Dial([]string{at4, at6}[i%2], 5*time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+		}
+		d := a.transition(sdk.Demote)
+		d.Mode, d.Reason, d.LeaseUntil = sdk.Forced, sdk.ReasonLost, 0
+		began := time.Now()
+		if r := a.do(d); r.Outcome != sdk.OutcomeDone {
+			t.Fatalf("demote: got %+v", r)
+		}
+		took = append(took, time.Since(began))
+		a.owns(false)
+	}
+	slices.Sort(took)
+	t.Logf("forced demotion with 20 connections: median %s, 90%% %s, most %s, of %d; its bound is %s",
+		took[times/2].Round(10*time.Microsecond), took[times*9/10].Round(10*time.Microsecond), took[times-1].Round(10*time.Microsecond), times, forcedBound)
+	if took[times/2] > forcedBound {
+		t.Errorf("a forced demotion takes %s, its bound is %s", took[times/2], forcedBound)
 	}
 }
 

@@ -15,9 +15,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A kernel knows the host's addresses, over one lasting connection to
-// rtnetlink. Its methods may be called at the same time.
-type kernel struct {
+// A kernel knows the host's addresses. Its methods may be called at the same
+// time, and may take seconds.
+type kernel interface {
+	// list returns the host's addresses that are one of those given, whatever
+	// their interface and prefix.
+	list(addrs []netip.Addr) ([]entry, error)
+	// put adds an address, or gives the one that is there these lifetimes and
+	// flags.
+	put(e entry) error
+	// remove removes an address. It may be gone already.
+	remove(e entry) error
+	// link returns the network interface of a name.
+	link(name string) (link, error)
+	close() error
+}
+
+// A link is a network interface.
+type link struct {
+	name  string
+	index int
+	flags uint32
+	mac   net.HardwareAddr
+}
+
+// Rtnetlink is the kernel over one lasting connection.
+type rtnetlink struct {
 	mu   sync.Mutex
 	conn *netlink.Conn
 }
@@ -68,9 +91,7 @@ func (e entry) String() string {
 	return fmt.Sprintf("%s on %s", e.prefix(), name)
 }
 
-// list returns the host's addresses that are one of those given, whatever
-// their interface and prefix.
-func (k *kernel) list(addrs []netip.Addr) ([]entry, error) {
+func (k *rtnetlink) list(addrs []netip.Addr) ([]entry, error) {
 	var all []entry
 	for attempt := 1; ; attempt++ {
 		replies, err := k.execute(unix.RTM_GETADDR, netlink.Dump, make([]byte, unix.SizeofIfAddrmsg))
@@ -133,9 +154,7 @@ func parseEntry(b []byte) (entry, error) {
 	return e, ad.Err()
 }
 
-// put adds an address, or gives the one that is there these lifetimes and
-// flags.
-func (k *kernel) put(e entry) error {
+func (k *rtnetlink) put(e entry) error {
 	b, err := e.request(true)
 	if err == nil {
 		_, err = k.execute(unix.RTM_NEWADDR, netlink.Acknowledge|netlink.Create|netlink.Replace, b)
@@ -146,8 +165,7 @@ func (k *kernel) put(e entry) error {
 	return nil
 }
 
-// remove removes an address. It may be gone already.
-func (k *kernel) remove(e entry) error {
+func (k *rtnetlink) remove(e entry) error {
 	b, err := e.request(false)
 	if err == nil {
 		_, err = k.execute(unix.RTM_DELADDR, netlink.Acknowledge, b)
@@ -156,6 +174,45 @@ func (k *kernel) remove(e entry) error {
 		return fmt.Errorf("delete address %s: %w", e, explain(err, e))
 	}
 	return nil
+}
+
+func (k *rtnetlink) link(name string) (link, error) {
+	ae := netlink.NewAttributeEncoder()
+	ae.String(unix.IFLA_IFNAME, name)
+	attrs, err := ae.Encode()
+	if err != nil {
+		return link{}, err
+	}
+	replies, err := k.execute(unix.RTM_GETLINK, 0, append(make([]byte, unix.SizeofIfInfomsg), attrs...))
+	switch {
+	case errors.Is(err, unix.ENODEV):
+		return link{}, fmt.Errorf("interface %s does not exist", name)
+	case err != nil:
+		return link{}, fmt.Errorf("look at interface %s: %w", name, err)
+	case len(replies) != 1 || len(replies[0].Data) < unix.SizeofIfInfomsg:
+		return link{}, fmt.Errorf("look at interface %s: short answer from the kernel", name)
+	}
+	b := replies[0].Data
+	l := link{name: name, index: int(binary.NativeEndian.Uint32(b[4:])), flags: binary.NativeEndian.Uint32(b[8:])}
+	ad, err := netlink.NewAttributeDecoder(b[unix.SizeofIfInfomsg:])
+	if err != nil {
+		return l, err
+	}
+	for ad.Next() {
+		if ad.Type() == unix.IFLA_ADDRESS {
+			l.mac = ad.Bytes()
+		}
+	}
+	return l, ad.Err()
+}
+
+// announces reports whether neighbours there learn by announcements.
+func (l link) announces() bool {
+	return l.flags&unix.IFF_BROADCAST != 0 && l.flags&(unix.IFF_LOOPBACK|unix.IFF_NOARP) == 0 && len(l.mac) == 6
+}
+
+func (l link) netInterface() *net.Interface {
+	return &net.Interface{Name: l.name, Index: l.index, HardwareAddr: l.mac}
 }
 
 func (e entry) request(add bool) ([]byte, error) {
@@ -184,7 +241,7 @@ func (e entry) request(add bool) ([]byte, error) {
 
 // execute sends one request. After an error the connection is opened anew:
 // replies may still be waiting in the old one.
-func (k *kernel) execute(kind uint16, flags netlink.HeaderFlags, data []byte) ([]netlink.Message, error) {
+func (k *rtnetlink) execute(kind uint16, flags netlink.HeaderFlags, data []byte) ([]netlink.Message, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.conn == nil {
@@ -209,7 +266,7 @@ func (k *kernel) execute(kind uint16, flags netlink.HeaderFlags, data []byte) ([
 	return replies, err
 }
 
-func (k *kernel) close() error {
+func (k *rtnetlink) close() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.conn == nil {

@@ -26,13 +26,13 @@ func (c *conflict) Error() string {
 
 // probe looks for other hosts that have the addresses, and returns a conflict
 // for the first that is found.
-func probe(ctx context.Context, s probeSettings, ifi *net.Interface, addrs []netip.Addr) error {
+func probe(ctx context.Context, s probeSettings, l link, addrs []netip.Addr) error {
 	found := make(chan error, len(addrs))
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	for _, a := range addrs {
 		go func() { // all are waited for below
-			err := probeOne(ctx, s, ifi, a)
+			err := probeOne(ctx, s, l, a)
 			if err != nil {
 				cancel(err)
 			}
@@ -49,9 +49,9 @@ func probe(ctx context.Context, s probeSettings, ifi *net.Interface, addrs []net
 	return first
 }
 
-func probeOne(ctx context.Context, s probeSettings, ifi *net.Interface, a netip.Addr) error {
+func probeOne(ctx context.Context, s probeSettings, l link, a netip.Addr) error {
 	kind, filter := unix.ETH_P_ARP, []bpf.RawInstruction(nil)
-	question, to := arpProbe(ifi.HardwareAddr, a), broadcast()
+	question, to := arpProbe(l.mac, a), broadcast()
 	if a.Is6() {
 		kind, question, to = unix.ETH_P_IPV6, solicit(a), multicast(solicited(a))
 		var err error
@@ -65,7 +65,7 @@ func probeOne(ctx context.Context, s probeSettings, ifi *net.Interface, a netip.
 			return err
 		}
 	}
-	conn, err := packet.Listen(ifi, packet.Datagram, kind, &packet.Config{Filter: filter})
+	conn, err := packet.Listen(l.netInterface(), packet.Datagram, kind, &packet.Config{Filter: filter})
 	if err != nil {
 		return fmt.Errorf("probe %s: %w", a, explainRaw(err))
 	}
@@ -90,10 +90,10 @@ func probeOne(ctx context.Context, s probeSettings, ifi *net.Interface, a netip.
 			} else if err != nil {
 				return fmt.Errorf("probe %s: %w", a, err)
 			}
-			if from.String() == ifi.HardwareAddr.String() {
+			if from.String() == l.mac.String() {
 				continue // our own question
 			}
-			if mac, claims := arpClaim(b[:n], a); a.Is4() && claims && mac.String() != ifi.HardwareAddr.String() {
+			if mac, claims := arpClaim(b[:n], a); a.Is4() && claims && mac.String() != l.mac.String() {
 				return &conflict{a, &packet.Addr{HardwareAddr: mac}}
 			}
 			if a.Is6() && ndClaim(b[:n], a) {

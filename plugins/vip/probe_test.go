@@ -23,6 +23,7 @@ func onConflict(policy string) func(map[string]any) {
 // Another host with the address is found before a failover, and what becomes
 // of it is the operator's choice.
 func TestDuplicates(t *testing.T) {
+	t.Parallel()
 	for _, addr := range []string{vip4 + "/24", vip6 + "/64"} {
 		t.Run(addr[:len(addr)-3], func(t *testing.T) {
 			l := netlab.New(t)
@@ -72,8 +73,9 @@ func TestDuplicates(t *testing.T) {
 			}
 			waited := make(chan sdk.Result, 1)
 			said := make(chan string, 100)
+			p = a.failover()
 			go func() {
-				waited <- a.hosted.Do(t.Context(), a.failover(), time.Second, func(progress string) {
+				waited <- a.hosted.Do(t.Context(), p, time.Second, func(progress string) {
 					if progress != "" {
 						select {
 						case said <- progress:
@@ -96,6 +98,7 @@ func TestDuplicates(t *testing.T) {
 
 // A renewal reaches a promotion that still probes, and counts for it.
 func TestRenewDuringProbe(t *testing.T) {
+	t.Parallel()
 	l := netlab.New(t)
 	a := newNode(t, l.Host("192.0.2.11/24", "2001:db8::11/64"), "a", both())
 	a.demote(sdk.OutcomeAlready)
@@ -122,7 +125,8 @@ func TestRenewDuringProbe(t *testing.T) {
 	a.owns(false)
 
 	// A demotion does not wait for the probes.
-	go func() { over <- a.hosted.Do(t.Context(), a.failover(), time.Second, func(string) {}) }()
+	p = a.failover()
+	go func() { over <- a.hosted.Do(t.Context(), p, time.Second, func(string) {}) }()
 	time.Sleep(50 * time.Millisecond)
 	began := time.Now()
 	a.demote(sdk.OutcomeAlready)

@@ -12,6 +12,7 @@ import (
 )
 
 func TestPromoteAndDemote(t *testing.T) {
+	t.Parallel()
 	l := netlab.New(t)
 	a := newNode(t, l.Host("192.0.2.11/24", "2001:db8::11/64"), "a", both())
 	peer := l.Host(peer4+"/24", peer6+"/64")
@@ -43,6 +44,7 @@ func TestPromoteAndDemote(t *testing.T) {
 }
 
 func TestPromoteWithoutLease(t *testing.T) {
+	t.Parallel()
 	l := netlab.New(t)
 	a := newNode(t, l.Host("192.0.2.11/24"), "a", both())
 	for _, until := range []sdk.Instant{0, sdk.Now(), sdk.Now().Add(-time.Second)} {
@@ -58,6 +60,7 @@ func TestPromoteWithoutLease(t *testing.T) {
 // What there is of a primary whose plugin was killed is kept by one that
 // promotes again, and taken away by one that demotes.
 func TestAfterSIGKILL(t *testing.T) {
+	t.Parallel()
 	l := netlab.New(t)
 	a := newNode(t, l.Host("192.0.2.11/24", "2001:db8::11/64"), "a", both())
 	peer := l.Host(peer4+"/24", peer6+"/64")
@@ -112,6 +115,7 @@ func TestAfterSIGKILL(t *testing.T) {
 
 // Addresses of settings of before, and copies of ours elsewhere, go.
 func TestLeftovers(t *testing.T) {
+	t.Parallel()
 	l := netlab.New(t)
 	h := l.Host("192.0.2.11/24", "2001:db8::11/64")
 	l.Plug(h, "eth1", "198.51.100.11/24")
@@ -148,6 +152,7 @@ func TestLeftovers(t *testing.T) {
 
 // Other settings while promoted: what both have stays untouched.
 func TestOtherSettingsWhilePromoted(t *testing.T) {
+	t.Parallel()
 	l := netlab.New(t)
 	a := newNode(t, l.Host("192.0.2.11/24", "2001:db8::11/64"), "a", map[string]any{"addresses": []string{vip4, "192.0.2.20"}, "interface": "eth0"})
 	peer := l.Host(peer4+"/24", peer6+"/64")
@@ -193,6 +198,7 @@ func TestOtherSettingsWhilePromoted(t *testing.T) {
 
 // Two services on a node, with names that look alike, and two parts of one.
 func TestServicesDoNotDisturbEachOther(t *testing.T) {
+	t.Parallel()
 	l := netlab.New(t)
 	h := l.Host("192.0.2.11/24")
 	peer := l.Host(peer4 + "/24")
@@ -221,6 +227,7 @@ func TestServicesDoNotDisturbEachOther(t *testing.T) {
 
 // The node's own address is not for us.
 func TestAddressOfTheHost(t *testing.T) {
+	t.Parallel()
 	l := netlab.New(t)
 	a := newNode(t, l.Host("192.0.2.11/24", "2001:db8::11/64"), "a", map[string]any{"addresses": []string{vip4, "192.0.2.11"}, "interface": "eth0"})
 	peer := l.Host(peer4 + "/24")
@@ -240,6 +247,7 @@ func TestAddressOfTheHost(t *testing.T) {
 // Whoever flushes the rules of the host is noticed, and the guard comes back
 // without the address being missed.
 func TestFlushedRuleset(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("nft"); err != nil {
 		t.Skip("this needs nft, to flush")
 	}
@@ -268,6 +276,7 @@ func TestFlushedRuleset(t *testing.T) {
 }
 
 func TestCheckLooksAtTheInterface(t *testing.T) {
+	t.Parallel()
 	l := netlab.New(t)
 	a := newNode(t, l.Host("192.0.2.11/24", "2001:db8::11/64"), "a", both())
 	a.demote(sdk.OutcomeAlready)
@@ -300,13 +309,14 @@ func TestCheckLooksAtTheInterface(t *testing.T) {
 		t.Errorf("promote without IPv6: got %+v", r)
 	}
 	a.Run("ip", "link", "set", "eth0", "name", "eth9")
-	a.check(sdk.RoleStandby, false, "find interface eth0")
+	a.check(sdk.RoleStandby, false, "interface eth0 does not exist")
 	a.demote(sdk.OutcomeAlready)
 }
 
 // A standby may talk to the address on another host, answer for nothing, and
 // learn where it is.
 func TestStandbyReachesThePrimary(t *testing.T) {
+	t.Parallel()
 	l := netlab.New(t)
 	a := newNode(t, l.Host("192.0.2.11/24", "2001:db8::11/64"), "a", both())
 	b := newNode(t, l.Host("192.0.2.12/24", "2001:db8::12/64"), "b", both())

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -149,6 +150,23 @@ func (l *Lab) Plug(h *Host, name string, addrs ...string) {
 		}
 		return netlink.LinkSetUp(link)
 	})
+	h.Must(func() error { return running(name) })
+}
+
+// running waits until the kernel has noticed that a device has a carrier,
+// which takes it up to a second.
+func running(name string) error {
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		link, err := netlink.LinkByName(name)
+		switch {
+		case err != nil:
+			return err
+		case link.Attrs().OperState == netlink.OperUp:
+			return nil
+		case time.Now().After(end):
+			return fmt.Errorf("%s is %s 10s after it was plugged in", name, link.Attrs().OperState)
+		}
+	}
 }
 
 // SetCarrier plugs the host's cable in or pulls it.

@@ -255,7 +255,7 @@ func (h *Host) AskNeighbour(a netip.Addr, prefix netip.Prefix, interval time.Dur
 			}
 			if err == nil {
 				if i, ok := answered(b[:n], a); ok {
-					x.heard(x.latest(i, a))
+					x.heard(x.latest(i))
 				}
 			}
 		}
@@ -272,47 +272,39 @@ func (h *Host) AskNeighbour(a netip.Addr, prefix netip.Prefix, interval time.Dur
 	return x
 }
 
-// Of IPv4 there are only so many names; they are used again and again.
-const names4, first4 = 100, 100
+// There are only so many names, used again and again: whoever is asked remembers
+// each, and the kernel's memory for neighbours (gc_thresh3) is one for all
+// namespaces.
+const names, firstName = 60, 100
 
 // alias is the name under which question i is asked.
 func alias(prefix netip.Prefix, i int) netip.Addr {
 	b := prefix.Addr().AsSlice()
-	if prefix.Addr().Is4() {
-		b[3] = byte(first4 + i%names4)
-	} else {
-		binary.BigEndian.PutUint32(b[12:], uint32(0x10000+i))
-	}
+	b[len(b)-1] = byte(firstName + i%names)
 	a, _ := netip.AddrFromSlice(b)
 	return a
 }
 
 // latest is the latest question asked under the i-th name.
-func (x *Exchange) latest(i int, a netip.Addr) int {
-	if a.Is6() {
-		return i
-	}
+func (x *Exchange) latest(i int) int {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	n := len(x.asked) - 1
-	return n - ((n-i)%names4+names4)%names4
+	return n - ((n-i)%names+names)%names
 }
 
 // answered is the number of the name that is told where an address is.
 func answered(b []byte, a netip.Addr) (int, bool) {
-	if a.Is4() {
-		if len(b) < 28 || b[7] != 2 {
-			return 0, false
-		}
-		from, _ := netip.AddrFromSlice(b[14:18])
-		return int(b[27]) - first4, from == a && b[27] >= first4 && int(b[27]) < first4+names4
+	from, told := netip.Addr{}, byte(0)
+	switch {
+	case a.Is4() && len(b) >= 28 && b[7] == 2:
+		from, _ = netip.AddrFromSlice(b[14:18])
+		told = b[27]
+	case a.Is6() && len(b) >= 64 && b[6] == 58 && b[40] == 136:
+		from, _ = netip.AddrFromSlice(b[48:64])
+		told = b[39]
 	}
-	if len(b) < 64 || b[6] != 58 || b[40] != 136 {
-		return 0, false
-	}
-	target, _ := netip.AddrFromSlice(b[48:64])
-	n := int(binary.BigEndian.Uint32(b[36:40])) - 0x10000
-	return n, target == a && n >= 0
+	return int(told) - firstName, from == a && told >= firstName && int(told) < firstName+names
 }
 
 // solicit is a question for an address: an ARP request or an IPv6 packet.

@@ -1,0 +1,335 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/deputy-ha/deputy/plugins/kernelguard"
+	"github.com/deputy-ha/deputy/sdk"
+)
+
+// What is done to the host's addresses, by who alone changes them.
+
+// look returns the addresses of ours that the host has, those of settings of
+// before included, and the guard.
+func (v *vip) look() ([]entry, kernelguard.State, error) {
+	state, err := v.guard.State()
+	if err != nil {
+		if v.Guard {
+			return nil, state, err
+		}
+		state = kernelguard.State{}
+	}
+	here, err := v.kernel.list(slices.Concat(v.addrs(), state.Addresses))
+	return here, state, err
+}
+
+// foreign is an error if the host has an address that this plugin has not
+// added: to take it down, or to guard it, might cut the host off.
+func (v *vip) foreign(here []entry, state kernelguard.State) error {
+	var wrong []error
+	for _, e := range here {
+		if !e.marked() && !slices.Contains(state.Addresses, e.addr) {
+			wrong = append(wrong, fmt.Errorf("%s was not added by deputy: it is the host's own, or a leftover: remove it from the system's network configuration, and with: ip address del %s", e, strings.Replace(e.String(), " on ", " dev ", 1)))
+		}
+	}
+	return errors.Join(wrong...)
+}
+
+// wants tells whether an address of the host is just as it should be on a
+// primary.
+func (v *vip) wants(l link, e entry) bool {
+	return e.index == l.index && slices.Contains(v.places(), e.prefix())
+}
+
+// inPlace tells whether the addresses are here, and no others of ours.
+func (v *vip) inPlace(l link, here []entry) bool {
+	for _, e := range here {
+		if !v.wants(l, e) || !e.usable() {
+			return false
+		}
+	}
+	return len(here) == len(v.places())
+}
+
+// adopt reports whether all is in place already, and keeps it so; the guard,
+// if there is to be one, is open. Foreign addresses are an error: nothing is
+// done about them.
+func (v *vip) adopt(l link, open bool, until sdk.Instant) (bool, error) {
+	here, state, err := v.look()
+	if err != nil {
+		return false, sdk.Unchanged(err)
+	}
+	if err := v.foreign(here, state); err != nil {
+		return false, sdk.Refuse(err)
+	}
+	if !v.inPlace(l, here) || v.Guard != open || v.Guard != state.Installed {
+		return false, nil
+	}
+	v.mu.Lock()
+	v.held, v.renewed = true, max(until, v.renewed)
+	v.mu.Unlock()
+	return true, v.last(l, until, true)
+}
+
+// add brings the addresses here for as long as the lease holds, and proves it.
+func (v *vip) add(l link, until sdk.Instant) error {
+	here, state, err := v.look()
+	if err != nil {
+		return err
+	}
+	if l.announces() && v.Announce.Count > 0 {
+		if err := v.speaker.open(l, v.addrs()); err != nil {
+			return err
+		}
+	}
+	for _, e := range here { // before the guard of what they were is gone
+		if !v.wants(l, e) {
+			if err := v.kernel.remove(e); err != nil {
+				return err
+			}
+		}
+	}
+	if !v.Guard && state.Installed {
+		if err := v.guard.Remove(); err != nil {
+			return err
+		}
+	}
+	if until, err = v.open(until); err != nil {
+		return err
+	}
+	if err := v.last(l, until, true); err != nil {
+		return err
+	}
+	v.say(l)
+	here, err = v.kernel.list(v.addrs())
+	v.mu.Lock()
+	until = v.renewed // it may have gone on meanwhile
+	v.mu.Unlock()
+	switch {
+	case err != nil:
+		return err
+	case !v.inPlace(l, here):
+		return fmt.Errorf("%s on %s: added, but the kernel has %v", v, l.name, here)
+	case sdk.Now() >= until:
+		return errors.New("the lease ended meanwhile")
+	}
+	return nil
+}
+
+// open opens the guard until the lease ends, as known by the act or by a
+// renewal that came during it.
+func (v *vip) open(until sdk.Instant) (sdk.Instant, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	until = max(until, v.renewed)
+	if v.Guard {
+		if err := v.guard.Arm(until); err != nil {
+			return until, err
+		}
+	} else if sdk.Now() >= until {
+		return until, errors.New("the lease ended meanwhile")
+	}
+	v.held, v.renewed, v.lasts = true, until, 0
+	return until, nil
+}
+
+// lifetimeFrom is how much of a lease there must be for the kernel to remove
+// the addresses by itself, some time after it. Lifetimes are whole seconds.
+const lifetimeFrom = 2 * time.Second
+
+// last lets the kernel keep the addresses for longer than until, but not for
+// ever, where the lease is long enough. It only tidies up: the guard is what
+// ends in time.
+func (v *vip) last(l link, until sdk.Instant, all bool) error {
+	v.mu.Lock()
+	lasts := v.lasts
+	v.mu.Unlock()
+	now := sdk.Now()
+	valid := forever
+	switch left := until.Sub(now); {
+	case lasts == 0 && left < lifetimeFrom:
+		if !all {
+			return nil
+		}
+	case !all && lasts > until.Add(100*time.Millisecond): // the kernel is up to 20 ms early
+		return nil
+	default:
+		valid = uint32((max(left, 0)+time.Second-1)/time.Second) + 1
+	}
+	for _, p := range v.places() {
+		e := entry{addr: p.Addr(), peer: p.Addr(), bits: p.Bits(), index: l.index, valid: valid, origin: origin}
+		// Nothing about routes changes by the address, and nobody waits for the
+		// end of duplicate address detection.
+		e.flags = unix.IFA_F_NOPREFIXROUTE
+		if p.Addr().Is6() {
+			e.flags |= unix.IFA_F_NODAD
+		} else {
+			e.label = v.Label
+		}
+		if !v.Deprecated {
+			e.preferred = valid
+		}
+		if err := v.kernel.put(e); err != nil {
+			return err
+		}
+	}
+	lasts = 0
+	if valid != forever {
+		lasts = now.Add(time.Duration(valid) * time.Second)
+	}
+	v.mu.Lock()
+	v.lasts = lasts
+	v.mu.Unlock()
+	return nil
+}
+
+// mend lets the addresses last, and brings back those that somebody has
+// removed.
+func (v *vip) mend(until sdk.Instant) error {
+	l, err := v.kernel.link(v.Interface)
+	if err != nil {
+		return err
+	}
+	here, err := v.kernel.list(v.addrs())
+	if err != nil {
+		return err
+	}
+	v.mu.Lock()
+	over := !v.held || v.renewed <= sdk.Now()
+	v.mu.Unlock()
+	if over {
+		return nil // it took long, and what comes next sees to it
+	}
+	lost := !v.inPlace(l, here)
+	if err := v.last(l, until, lost); err != nil {
+		return err
+	}
+	if lost {
+		v.log.Warn("address was gone; added again", "cause", "somebody has removed it, or the interface was down; systemd-networkd needs KeepConfiguration=yes")
+		v.say(l)
+	}
+	return nil
+}
+
+// silence closes the guard at once, so that nothing of the addresses is heard
+// but resets, until the parting.
+func (v *vip) silence(parting sdk.Instant) error {
+	v.mu.Lock()
+	v.held, v.renewed = false, 0
+	v.mu.Unlock()
+	if !v.Guard {
+		return nil
+	}
+	return v.guard.Disarm(parting.Sub(sdk.Now()))
+}
+
+// leave silences and removes the addresses, and tells what it has removed, if
+// anything.
+func (v *vip) leave(ctx context.Context, parting sdk.Instant) (did string, _ error) {
+	here, state, err := v.look()
+	if err == nil {
+		err = v.foreign(here, state)
+	}
+	if err != nil {
+		return "", err
+	}
+	cut := v.connections(ctx, here)
+	silence := v.silence(parting)
+	v.cut(ctx, cut)
+	var gone []string
+	for _, e := range here {
+		if err := v.kernel.remove(e); err != nil {
+			return "", errors.Join(err, silence)
+		}
+		gone = append(gone, e.String())
+	}
+	if len(here) > 0 {
+		left, err := v.kernel.list(addrsOf(here))
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("deleted, but the kernel still has %v", left)
+		}
+		if err != nil {
+			return "", errors.Join(err, silence)
+		}
+		v.sweep(here)
+	}
+	switch {
+	case v.Guard && !state.Current && silence == nil:
+		silence = v.guard.Install() // in place of one of other settings
+	case !v.Guard && state.Installed:
+		silence = v.guard.Remove()
+	}
+	if silence != nil { // but the addresses are not here
+		v.log.Warn("guard not closed", "cause", silence)
+	}
+	return strings.Join(gone, ", "), nil
+}
+
+// connections finds those of addresses that are about to leave.
+func (v *vip) connections(ctx context.Context, here []entry) kernelguard.Connections {
+	if !v.KillConnections || len(here) == 0 {
+		return kernelguard.Connections{}
+	}
+	c, err := kernelguard.OfAddresses(ctx, addrsOf(here))
+	if err != nil {
+		v.log.Warn("connections not ended: clients notice when they next send", "cause", err)
+	}
+	return c
+}
+
+// cut ends connections.
+func (v *vip) cut(ctx context.Context, c kernelguard.Connections) {
+	n, err := c.End(ctx)
+	switch {
+	case errors.Is(err, kernelguard.ErrNoDestroy) && v.deaf.Swap(true): // it was said
+	case err != nil:
+		v.log.Warn("connections not ended: clients notice when they next send", "ended", n, "cause", err)
+	case n > 0:
+		v.log.Info("connections ended", "count", n)
+	}
+}
+
+// sweepDelay lets the demotion be answered first: to look at all sockets keeps
+// a processor busy.
+const sweepDelay = 100 * time.Millisecond
+
+// sweep ends, after the demotion, the connections that began during it.
+func (v *vip) sweep(here []entry) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.sweeping = begin(func(ctx context.Context) {
+		if v.KillConnections && sleep(ctx, sweepDelay) {
+			v.cut(ctx, v.connections(ctx, here))
+		}
+	})
+}
+
+// say announces the addresses.
+func (v *vip) say(l link) {
+	if v.Announce.Count == 0 || !l.announces() {
+		return
+	}
+	for _, a := range v.addrs() {
+		if err := v.speaker.say(l, a); err != nil {
+			v.log.Warn("not announced", "address", a.String(), "cause", err)
+		}
+	}
+}
+
+// sayLater is say for an announcement that is not part of a change: not of one
+// who has lost the lease, which would take the traffic from who has it.
+func (v *vip) sayLater(l link) {
+	v.mu.Lock()
+	holds := v.held && v.renewed > sdk.Now()
+	v.mu.Unlock()
+	if holds {
+		v.say(l)
+	}
+}
