@@ -3,6 +3,8 @@ package etcd
 import (
 	"context"
 	"errors"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,6 +89,38 @@ func TestTheFirstTermIsTakenAndResigned(t *testing.T) {
 		if next.Term() != 2 || next.Follows().Node != "a" || !next.Follows().Resigned {
 			t.Errorf("term %d follows %+v", next.Term(), next.Follows())
 		}
+	})
+}
+
+// Whoever waits for the role waits for no more than the transaction that gives
+// it up.
+func TestAResignationReadsNothingFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, a, _, ea, _, sa, sb := pair(t, 3*second)
+		l := take(t, ea, until(t, sa, "vacant", isVacant))
+		if err := l.Announce(t.Context(), sdk.RolePrimary); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(10 * second)
+		var writes, reads atomic.Int64
+		for _, line := range a.host.lines {
+			line.setSwallow(func(t txn) bool {
+				switch key := a.keys.primary("db"); {
+				case slices.ContainsFunc(t.Then, func(o op) bool { return o.kind == opDelete && o.span.has(key) }):
+					writes.Add(1)
+				case slices.ContainsFunc(t.Then, func(o op) bool { return o.kind == opGet && o.span.has(key) }):
+					reads.Add(1)
+				}
+				return false
+			})
+		}
+		if err := l.Resign(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if r, w := reads.Load(), writes.Load(); r != 0 || w != 1 {
+			t.Errorf("got %d reads of the role and %d transactions that give it up, want 0 and 1", r, w)
+		}
+		until(t, sb, "vacant", isVacant)
 	})
 }
 

@@ -279,7 +279,13 @@ func (l *lease) finish() {
 // tenure. It returns nil as well when they are not.
 func (e *election) vacate(ctx context.Context, pulse string, term sdk.Term) error {
 	primaryKey, termKey := e.c.keys.primary(e.service), e.c.keys.term(e.service)
-	r, err := e.c.read(ctx, one(primaryKey), one(termKey))
+	// Somebody waits for the role. What was seen last is compared, so where it
+	// is the tenure it need not be read again first.
+	r := reply{Results: [][]record{{e.view.get(primaryKey)}, {e.view.get(termKey)}}}
+	seen, err := decode[primaryRecord](r.first(0))
+	if err != nil || seen.Pulse != pulse || seen.Term != term {
+		r, err = e.c.read(ctx, one(primaryKey), one(termKey))
+	}
 	for {
 		if err != nil {
 			return err
