@@ -83,8 +83,19 @@ func (p *Process) enter(ctx context.Context, t sdk.Transition) (*life, error) {
 			return nil, err
 		}
 	}
+	for l := range p.lives {
+		if l.shown && l != p.now && !l.run.over() {
+			// It is killed and does not end: it could still come after whatever
+			// this act sees.
+			return nil, fmt.Errorf("%w: %s", ErrActing, l.run)
+		}
+	}
 	if err := p.now.enter(t.Action); err != nil {
 		return nil, err
+	}
+	if ctx.Err() != nil { // whoever gave it up may have looked already for what is to be killed
+		p.now.leave()
+		return nil, causeOf(ctx)
 	}
 	p.term = max(p.term, t.Term)
 	return p.now, nil

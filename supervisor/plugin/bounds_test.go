@@ -360,12 +360,56 @@ func TestHookThatCannotBeKilled(t *testing.T) {
 	if err := b.Kill(ctx); err == nil || !strings.Contains(err.Error(), "/promote, pid ") || !strings.Contains(err.Error(), "/check, pid ") {
 		t.Errorf("kill: got %v, want both", err)
 	}
-	if got := b.Do(t.Context(), act(sdk.Demote, long), nil); got.Outcome != sdk.OutcomeDone {
-		t.Errorf("an act after it: got %+v, want done", got)
+	// What cannot be killed could come after what another act sees.
+	if got := b.Do(t.Context(), act(sdk.Demote, long), nil); got.Outcome != sdk.OutcomeUnchanged || !strings.Contains(got.Detail, ErrActing.Error()) {
+		t.Errorf("an act beside it: got %+v, want unchanged: %v", got, ErrActing)
 	}
 	thaw()
 	if err := b.Kill(t.Context()); err != nil {
 		t.Errorf("kill, now that they can die: %v", err)
+	}
+	if got := b.Do(t.Context(), act(sdk.Demote, long), nil); got.Outcome != sdk.OutcomeDone {
+		t.Errorf("an act after it: got %+v, want done", got)
+	}
+}
+
+// An act that was begun by the definition of before is one of the part's.
+func TestReloadedHookIsKilled(t *testing.T) {
+	b := newBench(t, map[string]any{"promote": `trap "" TERM; touch "$TMPDIR/began"; while :; do sleep 0.02; done`, "demote": "exit 0"})
+	done := make(chan sdk.Result, 1)
+	go func() { done <- b.Do(t.Context(), act(sdk.Promote, long), nil) }()
+	eventually(t, "the promotion to begin", func() bool {
+		_, err := os.Stat(filepath.Join(b.dir, "began"))
+		return err == nil
+	})
+	next, err := b.Configure(t.Context(), b.part)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := next.Do(t.Context(), act(sdk.Demote, long), nil); got.Outcome != sdk.OutcomeUnchanged || !strings.Contains(got.Detail, ErrActing.Error()) {
+		t.Errorf("an act beside it: got %+v, want unchanged: %v", got, ErrActing)
+	}
+	if err := next.Kill(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if left := marked(b.dir); len(left) > 0 {
+		t.Errorf("processes %v live after the kill", left)
+	}
+	if got := <-done; got.Outcome != sdk.OutcomeUnknown {
+		t.Errorf("the promotion: got %+v, want unknown", got)
+	}
+	if got := next.Do(t.Context(), act(sdk.Demote, long), nil); got.Outcome != sdk.OutcomeDone {
+		t.Errorf("an act after it: got %+v, want done", got)
+	}
+}
+
+// An act that was given up before it began does not begin.
+func TestActGivenUpDoesNotBegin(t *testing.T) {
+	b := newBench(t, map[string]any{"promote": `touch "$TMPDIR/began"`, "demote": "exit 0"})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("the lease is lost"))
+	if _, err := b.begin(ctx, program{argv: []string{filepath.Join(b.dir, "promote")}, kind: acting}); err == nil {
+		t.Error("it has begun")
 	}
 }
 

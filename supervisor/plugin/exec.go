@@ -61,8 +61,13 @@ type Exec struct {
 	settings settings
 	log      *slog.Logger
 
-	mu   sync.Mutex
-	runs map[*run]struct{} // all of which something may be left
+	*runs // also of the definitions before
+}
+
+// runs are the programs of a part of which something may be left.
+type runs struct {
+	mu  sync.Mutex
+	all map[*run]struct{}
 }
 
 func newExec(h Host, p supervisor.Part) (*Exec, error) {
@@ -70,7 +75,7 @@ func newExec(h Host, p supervisor.Part) (*Exec, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Exec{host: h, part: p, settings: s, log: h.Log.With("plugin", p.Name), runs: map[*run]struct{}{}}, nil
+	return &Exec{host: h, part: p, settings: s, log: h.Log.With("plugin", p.Name), runs: &runs{all: map[*run]struct{}{}}}, nil
 }
 
 // Describe returns what the settings say.
@@ -112,9 +117,9 @@ func (x *Exec) Verify(ctx context.Context) error {
 	}
 }
 
-// Do runs one act. Asked while another runs that nobody has killed, it does
-// nothing, and its outcome is Unchanged: one act at a time is the contract,
-// and two at once would prove nothing about either.
+// Do runs one act. Asked while something of another is left, it does nothing,
+// and its outcome is Unchanged: one act at a time is the contract, and two at
+// once would prove nothing about either.
 func (x *Exec) Do(ctx context.Context, t sdk.Transition, progress func(string)) sdk.Result {
 	argv := x.settings.argv[sdk.Capability(t.Action)]
 	if argv == nil {
@@ -176,7 +181,7 @@ func (x *Exec) Rank(context.Context, string, map[string]string) (map[string]sdk.
 func (x *Exec) Kill(ctx context.Context) error {
 	x.mu.Lock()
 	var doomed []*run
-	for r := range x.runs {
+	for r := range x.all {
 		r.destroy()
 		doomed = append(doomed, r)
 	}
@@ -206,7 +211,7 @@ func (x *Exec) Kill(ctx context.Context) error {
 func (x *Exec) run(ctx context.Context, p program, timeout time.Duration, hard bool) (ending, error) {
 	deadline := x.host.Clock.Timer(x.host.Clock.Now().Add(timeout))
 	defer deadline.Stop()
-	r, err := x.begin(p)
+	r, err := x.begin(ctx, p)
 	if err != nil {
 		return ending{err: err}, nil
 	}
@@ -239,14 +244,20 @@ func (x *Exec) run(ctx context.Context, p program, timeout time.Duration, hard b
 	}
 }
 
-// begin starts a run, unless too much runs already.
-func (x *Exec) begin(p program) (*run, error) {
+// begin starts a run, unless too much runs already, or ctx has ended: whoever
+// gave an act up may have looked already for what is to be killed.
+func (x *Exec) begin(ctx context.Context, p program) (*run, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if ctx.Err() != nil {
+		return nil, causeOf(ctx)
+	}
 	checks := 0
-	for other := range x.runs {
+	for other := range x.all {
 		switch {
-		case p.kind == acting && other.kind == acting && !other.doomed():
+		case p.kind == acting && other.kind == acting:
+			// Also one that is killed and does not end: it could still come
+			// after whatever this one sees.
 			return nil, fmt.Errorf("%w: %s", ErrActing, other)
 		case other.kind == checking:
 			checks++
@@ -256,11 +267,11 @@ func (x *Exec) begin(p program) (*run, error) {
 		return nil, fmt.Errorf("%d checks still run", checks)
 	}
 	r := newRun(p, x.host.UID)
-	x.runs[r] = struct{}{}
+	x.all[r] = struct{}{}
 	go func() { // which Kill waits for
 		r.ended = r.live()
 		x.mu.Lock()
-		delete(x.runs, r)
+		delete(x.all, r)
 		x.mu.Unlock()
 		close(r.gone)
 	}()
@@ -290,9 +301,15 @@ func (x *Exec) Validate(_ context.Context, p supervisor.Part) error {
 	return err
 }
 
-// Configure returns a plugin with the definition.
+// Configure returns a plugin with the definition. What runs by that of before is
+// killed by its Kill, too.
 func (x *Exec) Configure(_ context.Context, p supervisor.Part) (Plugin, error) {
-	return newExec(x.host, p)
+	n, err := newExec(x.host, p)
+	if err != nil {
+		return nil, err
+	}
+	n.runs = x.runs
+	return n, nil
 }
 
 // Close ends whatever still runs.
