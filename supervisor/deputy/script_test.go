@@ -46,8 +46,17 @@ func TestScripts(t *testing.T) {
 	})
 	hello := sdktest.Build(t, "../../examples/plugin-go")
 	moody := sdktest.Build(t, "../plugin/testdata/moody")
+	short, err := os.MkdirTemp("", "s") // paths of sockets have to be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(short) })
+	if err := os.Chmod(short, 0o755); err != nil { // strangers get there
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
+		WorkdirRoot:         short,
 		RequireExplicitExec: false,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
@@ -55,6 +64,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("HELLO", hello)
 			env.Setenv("MOODY", moody)
 			env.Setenv("JOURNAL_STREAM", "1:1") // logs without times
+			env.Setenv("TMPDIR", short)
 			return prepare(env.WorkDir)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
