@@ -35,7 +35,13 @@ func newGuard(_ context.Context, s settings, h sdk.Host) (*guard, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &guard{settings: s, log: h.Log, kernel: k}, nil
+	g := &guard{settings: s, log: h.Log, kernel: k}
+	// A process of before may have closed it, and kept it so. An error is for
+	// Check to tell.
+	if state, err := k.State(); err == nil && state.Current && state.Left == 0 {
+		g.keep()
+	}
+	return g, nil
 }
 
 // Promote opens the ports until the lease ends.
@@ -80,15 +86,15 @@ func (g *guard) Demote(ctx context.Context, t *sdk.Transition) error {
 		ctx, cancel = context.WithTimeoutCause(ctx, forcedBound/2, errors.New("no time is left for it"))
 		defer cancel()
 	}
-	parting := time.Duration(0)
-	if g.held {
-		parting = min(partingTime, g.renewed.Sub(sdk.Now()))
-	}
 	before, err := g.kernel.State()
 	already := err == nil && before.Current && before.Left == 0
 	var cut kernelguard.Connections
 	if !already && t.Mode != sdk.Forced {
 		cut = g.connections(ctx)
+	}
+	parting := time.Duration(0)
+	if g.held { // within the lease, however long that took
+		parting = min(partingTime, g.renewed.Sub(sdk.Now()))
 	}
 	g.held, g.renewed = false, 0
 	if err := errors.Join(g.kernel.Disarm(parting), g.kernel.Install()); err != nil {
@@ -175,10 +181,14 @@ func (g *guard) Check(_ context.Context, role sdk.Role) (sdk.Health, error) {
 		return sdk.Health{Detail: "the guard is gone: somebody has removed its nftables tables (nft flush ruleset? a firewall that reloads?)"}, nil
 	case role == sdk.RolePrimary && state.Left == 0:
 		return sdk.Health{Detail: "the guard has closed: the lease was not renewed"}, nil
+	case role == sdk.RolePrimary && !state.Current:
+		return sdk.Health{Detail: "the guard that is installed is of other settings, and guards other ports or lets others through: the promotion after a reload or a restart of deputy installs the one of these"}, nil
 	case role == sdk.RolePrimary:
 		return sdk.Health{Fit: true, Detail: fmt.Sprintf("%s is open", g)}, nil
 	case state.Left > 0:
 		return sdk.Health{Detail: fmt.Sprintf("%s is open although this node is %s", g, role)}, nil
+	case !state.Current:
+		return sdk.Health{Detail: "the guard that is installed is of other settings, and guards other ports or lets others through: the demotion after a reload or a restart of deputy installs the one of these"}, nil
 	}
 	return sdk.Health{Fit: true, Detail: fmt.Sprintf("%s is closed", g)}, nil
 }

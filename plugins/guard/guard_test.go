@@ -23,13 +23,17 @@ type town struct {
 
 const node4, node6 = "192.0.2.11", "2001:db8::11"
 
-func newTown(t *testing.T, change ...func(map[string]any)) *town {
-	t.Helper()
-	l := netlab.New(t)
-	config := map[string]any{
+func townConfig() map[string]any {
+	return map[string]any{
 		"ports": []string{"tcp/3306", "udp/3306", "tcp/8000-8010"},
 		"allow": []string{"192.0.2.2", "2001:db8::2/127"},
 	}
+}
+
+func newTown(t *testing.T, change ...func(map[string]any)) *town {
+	t.Helper()
+	l := netlab.New(t)
+	config := townConfig()
 	for _, f := range change {
 		f(config)
 	}
@@ -260,10 +264,7 @@ func TestFrozenPluginIsClosedInTime(t *testing.T) {
 func TestAfterSIGKILL(t *testing.T) {
 	t.Parallel()
 	w := newTown(t)
-	config := map[string]any{
-		"ports": []string{"tcp/3306", "udp/3306", "tcp/8000-8010"},
-		"allow": []string{"192.0.2.2", "2001:db8::2/127"},
-	}
+	config := townConfig()
 	w.becomes(sdk.Demote, sdk.OutcomeDone)
 	w.becomes(sdk.Promote, sdk.OutcomeDone)
 	x := w.client.Ask(ends()[0], time.Millisecond)
@@ -282,7 +283,9 @@ func TestAfterSIGKILL(t *testing.T) {
 	if err := w.renew(time.Minute); err != nil {
 		t.Errorf("renew between the settings and the promotion: %v", err)
 	}
+	w.check(sdk.RolePrimary, false, "of other settings")
 	w.becomes(sdk.Promote, sdk.OutcomeDone)
+	w.check(sdk.RolePrimary, true, "is open")
 	asked := x.End()
 	for i, q := range asked {
 		if q.Answered == 0 {
@@ -297,6 +300,71 @@ func TestAfterSIGKILL(t *testing.T) {
 	if _, err := connect(w.client, node4+":3307", 5*time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("a port of the new settings: got %v, want %v", err, syscall.ECONNREFUSED)
 	}
+}
+
+// A standby whose settings have changed is not fit until the guard of these is
+// installed: until then its new ports are open.
+func TestOtherSettingsOnAStandby(t *testing.T) {
+	t.Parallel()
+	w := newTown(t)
+	w.becomes(sdk.Demote, sdk.OutcomeDone)
+	config := townConfig()
+	config["ports"] = append(config["ports"].([]string), "tcp/3307")
+	w.configure(config)
+	w.check(sdk.RoleStandby, false, "the demotion after a reload")
+	w.becomes(sdk.Demote, sdk.OutcomeDone)
+	w.check(sdk.RoleStandby, true, "is closed")
+	if _, err := connect(w.client, node4+":3307", 5*time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("a port of the new settings: got %v, want %v", err, syscall.ECONNREFUSED)
+	}
+}
+
+// A process that finds the guard closed keeps it so; one that finds none, or
+// that of other settings, changes nothing by being configured.
+func TestFlushedRulesetAfterSIGKILL(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("nft"); err != nil {
+		t.Skip("this needs nft, to flush")
+	}
+	w := newTown(t)
+	w.becomes(sdk.Demote, sdk.OutcomeDone)
+	again := func(config map[string]any) {
+		w.kill()
+		w.start()
+		w.configure(config)
+	}
+	again(townConfig())
+	w.Run("nft", "flush", "ruleset")
+	eventually(t, "closed again on a standby", func() bool {
+		_, err := connect(w.client, ends()[0], 5*time.Second)
+		return errors.Is(err, syscall.ECONNREFUSED)
+	})
+	w.check(sdk.RoleStandby, true, "is closed")
+	// What keeps it closed does not close what is promoted.
+	w.becomes(sdk.Promote, sdk.OutcomeDone)
+	w.Run("nft", "flush", "ruleset")
+	time.Sleep(2 * keepInterval)
+	w.check(sdk.RolePrimary, false, "guard is gone")
+	if err := w.renew(time.Minute); err != nil {
+		t.Errorf("renew after the flush: %v", err)
+	}
+	w.check(sdk.RolePrimary, true, "is open")
+
+	w.becomes(sdk.Demote, sdk.OutcomeDone)
+	w.kill()
+	w.Run("nft", "flush", "ruleset")
+	w.start()
+	w.configure(townConfig())
+	time.Sleep(2 * keepInterval)
+	w.check(sdk.RoleStandby, false, "guard is gone")
+
+	w.becomes(sdk.Demote, sdk.OutcomeDone)
+	config := townConfig()
+	config["ports"] = []string{"tcp/3307"}
+	w.configure(config)
+	w.Run("nft", "flush", "ruleset")
+	time.Sleep(2 * keepInterval)
+	w.check(sdk.RoleStandby, false, "guard is gone")
 }
 
 // Who flushes the rules of the host opens the ports, but not for long.

@@ -10,6 +10,7 @@ package main
 
 import (
 	_ "embed"
+	"strings"
 	"time"
 
 	"github.com/deputy-ha/deputy/sdk"
@@ -25,7 +26,7 @@ var readme string
 const forcedBound = 100 * time.Millisecond
 
 func plugin() sdk.Plugin {
-	return sdk.New("guard", newGuard, sdk.Version(version), sdk.Doc(readme), sdk.ForcedBound(forcedBound))
+	return sdk.New("guard", newGuard, sdk.Version(version), sdk.Doc(strings.TrimPrefix(readme, "# guard\n\n")), sdk.ForcedBound(forcedBound))
 }
 
 func main() { sdk.Main(plugin()) }

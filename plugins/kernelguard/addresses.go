@@ -2,6 +2,7 @@ package kernelguard
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -27,6 +28,9 @@ func addressTables(addrs []netip.Addr) []table {
 		if f.bytes == 4 {
 			sets4 = append(sets4, s)
 		}
+		if len(s.has) == 0 {
+			continue // a kernel may lack IPv6
+		}
 		// Before translation, which would lead the packet past us elsewhere.
 		before = append(before, match(f.to(), local(false), jump(darkChain)))
 		// Also by a socket whose address is gone.
@@ -45,10 +49,12 @@ func addressTables(addrs []netip.Addr) []table {
 	about := func(kind byte) []expr.Any {
 		return append(append(v6.is(), protocol(unix.IPPROTO_ICMPV6)...), transport(0, 1), equal([]byte{kind}), transport(target, 16), in(v6.addresses))
 	}
-	input = append(input, match(about(solicitation), jump(darkChain)))
-	output = append(output,
-		match(about(advertisement), jump(darkChain)),
-		match(v6.within(v6.saddr, netip.PrefixFrom(netip.IPv6Unspecified(), 128)), about(solicitation), jump(darkChain)))
+	if slices.ContainsFunc(addrs, v6.has) {
+		input = append(input, match(about(solicitation), jump(darkChain)))
+		output = append(output,
+			match(about(advertisement), jump(darkChain)),
+			match(v6.within(v6.saddr, netip.PrefixFrom(netip.IPv6Unspecified(), 128)), about(solicitation), jump(darkChain)))
+	}
 
 	ip := inet(sets6,
 		dark(match(countDrop())),

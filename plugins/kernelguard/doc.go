@@ -16,7 +16,9 @@
 // whole, finds it alive when it wakes, with what it had left. A process that is
 // frozen between reading the clock and the one system call that follows may
 // extend a living element by as long as it was frozen, at most by what the
-// element had left; it shortens it as soon as it goes on. Packet sockets, XDP
+// element had left; it shortens it as soon as it goes on. The kernel makes one
+// change of nftables at a time: others that take longer than what is left of a
+// lease keep a renewal waiting, and the guard closes. Packet sockets, XDP
 // and flows that hardware forwards pass by every table. Whoever may change
 // nftables may remove a guard: State, Renew and Check of its users tell.
 package kernelguard

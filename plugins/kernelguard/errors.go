@@ -18,6 +18,12 @@ var (
 	ErrGone = errors.New("somebody has removed the guard's nftables tables (nft flush ruleset? a firewall that reloads?)")
 )
 
+// unanswered reports whether the kernel may have done what was asked: it does
+// not do half of it, but its answer came too late or was lost.
+func unanswered(err error) bool {
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, syscall.ENOBUFS)
+}
+
 // explain adds the cure to errors that have a known one.
 func explain(err error) error {
 	switch {

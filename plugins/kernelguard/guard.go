@@ -112,26 +112,36 @@ func (g *Guard) Renew(until sdk.Instant) error {
 	return nil
 }
 
-// open extends the guard until an instant and proves that it ends no later.
+// open extends the guard until an instant and proves that it ends no later. What
+// the kernel has not answered in time may have been done nonetheless, and late.
 func (g *Guard) open(until sdk.Instant, extend func(*nftables.Conn, time.Duration) error) error {
 	early := margin
+	var late error // of an attempt that may have opened it for too long
 	for range attempts {
 		before := g.now()
 		left := until.Sub(before).Truncate(time.Millisecond)
 		if left <= 0 {
-			return errors.Join(ErrExpired, g.close(0))
+			return errors.Join(ErrExpired, late, g.close(0))
 		}
 		left = max(left-early, time.Millisecond).Truncate(time.Millisecond)
-		if err := g.flush(func(c *nftables.Conn) error { return extend(c, left) }); err != nil {
-			return err
-		}
+		err := g.flush(func(c *nftables.Conn) error { return extend(c, left) })
 		// It ends left after some moment before now.
-		if end := g.now().Add(left); end <= until {
+		end := g.now().Add(left)
+		switch {
+		case err == nil && end <= until:
 			return nil
+		case err == nil:
+			late = errors.New("this process is too slow to keep an instant: stopped, or starved of CPU")
+		case unanswered(err):
+			late = err
+		case late == nil || errors.Is(err, os.ErrNotExist): // nothing is open for too long
+			return err
+		default:
+			return errors.Join(err, g.close(0))
 		}
 		extend, early = g.renewLiving, 4*early
 	}
-	return errors.Join(errors.New("this process is too slow to keep an instant: stopped, or starved of CPU"), g.close(0))
+	return errors.Join(late, g.close(0))
 }
 
 // renewFresh replaces what was there, open or closed.

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -176,6 +177,53 @@ func TestStandingStill(t *testing.T) {
 		t.Error("a process that stands still each time is not told of it")
 	}
 	g.is(t, true, false)
+}
+
+// What the kernel has done without an answer in time, as when somebody else's
+// change kept it waiting, does not stay so.
+func TestUnanswered(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		err     error
+		late    time.Duration
+		applied bool
+		want    error
+	}{
+		{"done late", os.ErrDeadlineExceeded, 30 * time.Second, true, nil},
+		{"not done", os.ErrDeadlineExceeded, 30 * time.Second, false, nil},
+		{"done after the lease", os.ErrDeadlineExceeded, time.Hour, true, ErrExpired},
+		{"answer lost", syscall.ENOBUFS, 30 * time.Second, true, nil},
+		{"refused", syscall.EPERM, 0, false, syscall.EPERM},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := newTestGuard(t, "orders", "vip", addrs())
+			g.must(t, g.Arm(sdk.Now().Add(time.Minute)))
+			var by time.Duration
+			g.now = func() sdk.Instant { return sdk.Now().Add(by) }
+			var used *nftables.Conn
+			until := g.now().Add(2 * time.Minute)
+			err := g.open(until, func(n *nftables.Conn, left time.Duration) error {
+				if used = n; c.applied {
+					g.must(t, errors.Join(g.renewLiving(n, left), n.Flush()))
+				}
+				by = c.late
+				return c.err
+			})
+			if !errors.Is(err, c.want) {
+				t.Errorf("got %v, want %v", err, c.want)
+			}
+			if g.conn.nft == used {
+				t.Error("the next change reads the answers to this one")
+			}
+			s := g.is(t, true, !errors.Is(c.want, ErrExpired))
+			if end := g.now().Add(s.Left); s.Left > 0 && end > until {
+				t.Errorf("open until %s after its end", end.Sub(until))
+			}
+			if c.want == nil && s.Left < time.Minute {
+				t.Errorf("open for %s only", s.Left)
+			}
+		})
+	}
 }
 
 // What others do to the tables is told, and put right by what comes next.

@@ -89,7 +89,7 @@ func (n *node) freeze(peer *netlab.Host, ttl time.Duration, margins map[string][
 	if !errors.Is(err, sdk.ErrExpired) {
 		n.t.Errorf("renew after the freeze: got %v, want %v", err, sdk.ErrExpired)
 	}
-	n.owns(false)
+	n.eventuallyGone()
 	time.Sleep(50 * time.Millisecond)
 	for _, x := range all {
 		asked := x.End()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -240,7 +241,8 @@ func (v *vip) leave(ctx context.Context, parting sdk.Instant) (did string, _ err
 	if err != nil {
 		return "", err
 	}
-	cut := v.connections(ctx, here)
+	had := addrsOf(here)
+	cut := v.connections(ctx, had)
 	silence := v.silence(parting)
 	v.cut(ctx, cut)
 	var gone []string
@@ -251,14 +253,14 @@ func (v *vip) leave(ctx context.Context, parting sdk.Instant) (did string, _ err
 		gone = append(gone, e.String())
 	}
 	if len(here) > 0 {
-		left, err := v.kernel.list(addrsOf(here))
+		left, err := v.kernel.list(had)
 		if err == nil && len(left) > 0 {
 			err = fmt.Errorf("deleted, but the kernel still has %v", left)
 		}
 		if err != nil {
 			return "", errors.Join(err, silence)
 		}
-		v.sweep(here)
+		v.sweep(had)
 	}
 	switch {
 	case v.Guard && !state.Current && silence == nil:
@@ -273,11 +275,11 @@ func (v *vip) leave(ctx context.Context, parting sdk.Instant) (did string, _ err
 }
 
 // connections finds those of addresses that are about to leave.
-func (v *vip) connections(ctx context.Context, here []entry) kernelguard.Connections {
-	if !v.KillConnections || len(here) == 0 {
+func (v *vip) connections(ctx context.Context, addrs []netip.Addr) kernelguard.Connections {
+	if !v.KillConnections || len(addrs) == 0 {
 		return kernelguard.Connections{}
 	}
-	c, err := kernelguard.OfAddresses(ctx, addrsOf(here))
+	c, err := kernelguard.OfAddresses(ctx, addrs)
 	if err != nil {
 		v.log.Warn("connections not ended: clients notice when they next send", "cause", err)
 	}
@@ -301,14 +303,22 @@ func (v *vip) cut(ctx context.Context, c kernelguard.Connections) {
 const sweepDelay = 100 * time.Millisecond
 
 // sweep ends, after the demotion, the connections that began during it.
-func (v *vip) sweep(here []entry) {
+func (v *vip) sweep(addrs []netip.Addr) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.sweeping = begin(func(ctx context.Context) {
 		if v.KillConnections && sleep(ctx, sweepDelay) {
-			v.cut(ctx, v.connections(ctx, here))
+			v.cut(ctx, v.connections(ctx, addrs))
 		}
 	})
+}
+
+func addrsOf(here []entry) []netip.Addr {
+	var addrs []netip.Addr
+	for _, e := range here {
+		addrs = append(addrs, e.addr)
+	}
+	return addrs
 }
 
 // say announces the addresses.

@@ -148,6 +148,13 @@ func (n *node) owns(want bool) {
 	}
 }
 
+// eventuallyGone waits for the addresses to be removed, which a forced
+// demotion need not have done.
+func (n *node) eventuallyGone() {
+	n.t.Helper()
+	eventually(n.t, "addresses removed", func() bool { return !n.has(vip4) && !n.has(vip6) })
+}
+
 // reaches tells whether a host gets an answer from an address, within some
 // time.
 func reaches(h *netlab.Host, addr string, within time.Duration) bool {

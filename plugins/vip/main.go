@@ -11,6 +11,7 @@ package main
 
 import (
 	_ "embed"
+	"strings"
 	"time"
 
 	"github.com/deputy-ha/deputy/sdk"
@@ -26,7 +27,7 @@ var readme string
 const forcedBound = 100 * time.Millisecond
 
 func plugin() sdk.Plugin {
-	return sdk.New("vip", newVIP, sdk.Version(version), sdk.Doc(readme), sdk.ForcedBound(forcedBound))
+	return sdk.New("vip", newVIP, sdk.Version(version), sdk.Doc(strings.TrimPrefix(readme, "# vip\n\n")), sdk.ForcedBound(forcedBound))
 }
 
 func main() { sdk.Main(plugin()) }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/netip"
@@ -164,6 +165,20 @@ func TestForcedDemotionWithASlowKernel(t *testing.T) {
 	if err := v.Demote(t.Context(), act(sdk.Demote, sdk.Planned)); err != nil {
 		t.Errorf("demote: %v", err)
 	}
+}
+
+// A forced demotion for which no time is left is begun all the same.
+func TestForcedDemotionWithoutTime(t *testing.T) {
+	v, k := newSlow(t, true)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errSlow)
+	if err := v.Demote(ctx, act(sdk.Demote, sdk.Forced)); err != nil && !errors.Is(err, errSlow) {
+		t.Errorf("forced demotion: %v", err)
+	}
+	if s, err := v.guard.State(); err != nil || s.Left > 0 {
+		t.Errorf("the guard is %+v, %v", s, err)
+	}
+	eventually(t, "removed", func() bool { return !k.has(t, v) })
 }
 
 // Without a guard only their removal is a demotion.

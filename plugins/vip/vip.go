@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -142,8 +141,8 @@ const partingTime = 200 * time.Millisecond
 // to remove them, that goes on afterwards.
 func (v *vip) Demote(ctx context.Context, t *sdk.Transition) error {
 	v.mu.Lock()
-	parting := sdk.Instant(0)
-	if v.held {
+	held, parting := v.held, sdk.Instant(0)
+	if held {
 		parting = min(sdk.Now().Add(partingTime), v.renewed)
 	}
 	v.mu.Unlock()
@@ -159,6 +158,11 @@ func (v *vip) Demote(ctx context.Context, t *sdk.Transition) error {
 	v.endBackground()
 	ctx, cancel := context.WithTimeoutCause(ctx, forcedBound/2, errSlow)
 	defer cancel()
+	if held { // as long as resets may leave
+		some, cancel := context.WithTimeoutCause(ctx, forcedBound/4, errSlow)
+		v.cut(some, v.connections(some, v.addrs()))
+		cancel()
+	}
 	did, err := v.alone(ctx, remove)
 	if silent && errors.Is(err, errSlow) {
 		v.log.Warn("addresses are silent, and not removed yet", "cause", err)
@@ -275,10 +279,13 @@ func (v *vip) expired(ctx context.Context, held bool, cause error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, errSlow)
 	defer cancel()
 	did, err := v.alone(ctx, func(ctx context.Context) (string, error) { return v.leave(ctx, 0) })
-	if did == "" && !held {
-		return errors.Join(silence, err) // nothing was here
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: not removed yet: %w", cause, errors.Join(err, silence))
+	case did == "" && !held: // nothing was here
+		return silence
 	}
-	return fmt.Errorf("%w; deleted: %s", errors.Join(cause, silence, err), did)
+	return fmt.Errorf("%w: deleted %s", errors.Join(cause, silence), did)
 }
 
 // Close ends what goes on by itself. The addresses stay as they are.
@@ -310,9 +317,6 @@ func (v *vip) alone(ctx context.Context, f func(context.Context) (string, error)
 		err error
 	}
 	done := make(chan result, 1)
-	if err := ctx.Err(); err != nil {
-		return "", context.Cause(ctx)
-	}
 	v.mu.Lock()
 	own, tenure := context.WithoutCancel(ctx), v.tenures
 	v.mu.Unlock()
@@ -354,12 +358,4 @@ func (v *vip) String() string {
 		all = append(all, p.String())
 	}
 	return strings.Join(all, ", ")
-}
-
-func addrsOf(here []entry) []netip.Addr {
-	var addrs []netip.Addr
-	for _, e := range here {
-		addrs = append(addrs, e.addr)
-	}
-	return addrs
 }
