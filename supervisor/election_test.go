@@ -569,15 +569,37 @@ func TestReloadThatCannotPromote(t *testing.T) {
 	})
 }
 
+// What changed settings stand for may be here on a standby, too.
+func TestReloadOnAStandbyDemotesAgain(t *testing.T) {
+	story(t, func(s *scene) {
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		db2 := s.machine("db2")
+		db2.parts["vip"].Next(sdk.Demote, Behaviour{Outcome: sdk.OutcomeUnknown, Detail: "no answer"})
+		s.says("db2 reads the definition again: another address for vip")
+		db2.reload("192.0.2.11")
+		s.wait(time.Second)
+		db2.is(sdk.RoleCandidate)
+		acts := db2.parts["vip"].Acts()
+		if last := acts[len(acts)-1]; last.Action != sdk.Demote || last.Reason != sdk.ReasonReload {
+			t.Errorf("last act is %+v, want a demotion for the reload", last)
+		}
+		s.machine("db1").is(sdk.RolePrimary)
+	})
+}
+
 // reload puts a definition in force that has another address for vip.
-func (m *machine) reload(address string) {
+func (m *machine) reload(address string) { m.scene.Helper(); m.alter("vip", "address", address) }
+
+// alter puts a definition in force that has other settings for a part.
+func (m *machine) alter(part string, setting ...string) {
 	m.scene.Helper()
 	changed := m.scene.service
 	changed.Parts = slices.Clone(changed.Parts)
 	var plugins []supervisor.Plugin
 	for i, p := range changed.Parts {
-		if p.Name == "vip" {
-			changed.Parts[i].Config = map[string]any{"address": address}
+		if p.Name == part {
+			changed.Parts[i].Config = map[string]any{"settings": setting}
 		}
 		plugins = append(plugins, m.Plugin(m.parts[p.Name]))
 	}

@@ -192,6 +192,24 @@ func TestExpiredPartLeavesAtOnce(t *testing.T) {
 	})
 }
 
+// Whoever answers again once its guard has expired has nothing to renew.
+func TestExpiredPartDoesNotComeBack(t *testing.T) {
+	story(t, func(s *scene) {
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		db1 := s.machine("db1")
+		db1.parts["disk"].Next(sdk.Promote, Behaviour{Takes: 2 * time.Second})
+		s.says("db1 promotes disk again, and meanwhile the guard of vip expires, which is said once")
+		db1.alter("disk")
+		s.wait(200 * time.Millisecond)
+		db1.parts["vip"].FailRenewals(fmt.Errorf("guard of 192.0.2.10: %w", sdk.ErrExpired))
+		s.wait(600 * time.Millisecond)
+		db1.parts["vip"].FailRenewals(nil)
+		s.wait(3 * time.Second)
+		s.machine("db2").is(sdk.RolePrimary)
+	})
+}
+
 func TestKernelGuardBehindAFrozenProcess(t *testing.T) {
 	story(t, func(s *scene) {
 		s.machine("db1").guard()

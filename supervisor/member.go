@@ -79,7 +79,7 @@ type part struct {
 	Name     string
 	defined  atomic.Pointer[defined] // replaced by Reload
 	promoted bool                    // may act as primary
-	altered  bool                    // promoted with other settings than it has now
+	altered  bool                    // promoted or demoted with other settings than it has now
 	running  int                     // acts that have not ended, those given up included
 	health   health
 	renewing renewing
@@ -395,8 +395,9 @@ func (m *Member) reloadable(s Service) error {
 }
 
 // Reload puts a new definition in force, with the plugins that have its
-// settings, without a change of role. A part that is promoted is promoted again
-// under the same term if its settings have changed. A definition that is not
+// settings, without a change of role. A part whose settings have changed is
+// promoted again under the same term where it is promoted, else demoted again. A
+// definition that is not
 // Reloadable is refused.
 func (m *Member) Reload(s Service, plugins []Plugin) error {
 	m.mu.Lock()
@@ -409,7 +410,7 @@ func (m *Member) Reload(s Service, plugins []Plugin) error {
 		return fmt.Errorf("reload %s: %d plugins for %d parts", s.Name, len(plugins), len(m.parts))
 	}
 	for i, p := range m.parts {
-		if p.promoted && !reflect.DeepEqual(p.def().Config, s.Parts[i].Config) {
+		if !reflect.DeepEqual(p.def().Config, s.Parts[i].Config) {
 			p.altered = true
 		}
 		p.defined.Store(&defined{s.Parts[i], plugins[i]})

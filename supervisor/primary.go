@@ -40,7 +40,7 @@ func (m *Member) altered() *part {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, p := range m.parts {
-		if p.altered {
+		if p.altered && p.promoted {
 			p.altered = false
 			return p
 		}

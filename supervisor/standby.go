@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/deputy-ha/deputy/sdk"
@@ -15,6 +16,9 @@ func (m *Member) standby(cause error) stateFn {
 		m.become(sdk.RoleStandby, m.predecessor().Term, cause)
 		m.follow(ctx)
 		for ctx.Err() == nil {
+			if down := m.settle(ctx); down != nil {
+				return down
+			}
 			s, seen := m.election()
 			m.hear(s)
 			if s.Mine {
@@ -35,6 +39,32 @@ func (m *Member) standby(cause error) stateFn {
 		m.unfollow()
 		return nil
 	}
+}
+
+// settle demotes parts whose settings have changed, as a start does: what they
+// stand for may be another thing now. It returns nil, or what follows where one
+// cannot be demoted.
+func (m *Member) settle(ctx context.Context) stateFn {
+	var changed []string
+	m.mu.Lock()
+	for _, p := range m.parts {
+		if p.altered && !p.promoted && p.def().plugin.Describe().Can(sdk.CanDemote) {
+			p.promoted = true // as far as is known
+			changed = append(changed, p.Name)
+		}
+	}
+	m.mu.Unlock()
+	if changed == nil {
+		return nil
+	}
+	m.unfollow()
+	m.followed = 0 // nor do they follow with these settings
+	e := ending{sdk.ReasonReload, fmt.Errorf("settings have changed: %s", strings.Join(changed, ", "))}
+	if err := m.leave(ctx, nil, e, 0); err != nil {
+		return m.again(ending{e.reason, fmt.Errorf("%w: %w", e.cause, err)})
+	}
+	m.follow(ctx)
+	return nil
 }
 
 // hear notes the last tenure that there was.
@@ -67,6 +97,9 @@ func (m *Member) ineligible(s State, seen bool) error {
 func (m *Member) candidate(ctx context.Context) stateFn {
 	m.become(sdk.RoleCandidate, 0, errors.New("fit"))
 	for ctx.Err() == nil {
+		if down := m.settle(ctx); down != nil {
+			return down
+		}
 		s, seen := m.election()
 		m.hear(s)
 		if !s.Mine {
@@ -110,7 +143,6 @@ func (m *Member) take(ctx context.Context, s State) (Lease, error) {
 }
 
 // giveBack ends a tenure under which nothing was promoted. It returns nil when
-// it could not be taken up yet. It returns nil when
 // the tenure cannot be taken up now.
 func (m *Member) giveBack(ctx context.Context, s State) stateFn {
 	lease, err := m.take(ctx, s)

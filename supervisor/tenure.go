@@ -113,6 +113,7 @@ func (m *Member) renew(ctx context.Context, lease Lease, p *part) {
 		now := m.clock.Now()
 		m.mu.Lock()
 		switch {
+		case errors.Is(p.renewing.err, sdk.ErrExpired): // what has expired does not come back
 		case err == nil:
 			p.renewing.since, p.renewing.err = 0, nil
 		case errors.Is(err, sdk.ErrExpired) && m.role == sdk.RolePrimary:
