@@ -9,7 +9,10 @@
 // Nothing that a plugin writes, on whichever of its outputs, ends or holds up
 // the supervisor, and of the supervisor's environment it gets five variables.
 // What runs ends with the supervisor: an act of [Exec] is killed with its whole
-// process group, a [Process] built with deputy's SDK ends within a second.
+// process group, a [Process] built with deputy's SDK ends within a second. The
+// next supervisor does not rely on that where there is a RunDir: Open first
+// kills what is left of the part's earlier processes, frozen or not, with their
+// sessions, and fails while any of that cannot be killed.
 //
 // A [Process] that dies or freezes costs an act that runs its outcome, and
 // nothing else: it is started again and has its settings back. One that is
@@ -22,6 +25,6 @@
 // told from any other, and one stuck in the kernel, or of another user, cannot
 // be killed; the last two are named in the result. The supervisor's unit, whose
 // control group reaches all of them, is what does. Nor that a plugin made
-// without the SDK ends with a supervisor that is killed: it has to watch its
-// standard input.
+// without the SDK ends with a supervisor that is killed, before the next one
+// opens the part: it has to watch its standard input.
 package plugin

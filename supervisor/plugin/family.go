@@ -90,14 +90,17 @@ func (r relative) lives() bool {
 	return ok && r.same(now)
 }
 
-// kill sends SIGKILL to this very process, never to a later one of its number.
-func (r relative) kill() {
+// kill sends SIGKILL to this very process.
+func (r relative) kill() { r.signal(unix.SIGKILL) }
+
+// signal signals this very process, never a later one of its number.
+func (r relative) signal(s unix.Signal) {
 	fd, err := unix.PidfdOpen(r.pid, 0)
 	if err != nil {
 		return
 	}
 	defer unix.Close(fd)
 	if r.lives() {
-		unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		unix.PidfdSendSignal(fd, s, nil, 0)
 	}
 }

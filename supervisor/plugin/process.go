@@ -98,7 +98,7 @@ func (p *Process) openOnce(ctx context.Context) error {
 	if p.isOpen() {
 		return errors.New("it is open already")
 	}
-	if err := p.sockets.clear(); err != nil {
+	if err := p.sockets.clear(ctx); err != nil {
 		return err
 	}
 	began := time.Now()
@@ -165,7 +165,14 @@ func (p *Process) start(ctx context.Context) (*life, error) {
 		defer p.mu.Unlock()
 		delete(p.lives, l)
 	})
-	return l, err
+	if err != nil {
+		return l, err
+	}
+	if err := p.sockets.record(dir, l.run.number()); err != nil {
+		l.kill(err)
+		return l, l.explain(err)
+	}
+	return l, nil
 }
 
 func (p *Process) heartbeats() bool {

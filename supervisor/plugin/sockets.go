@@ -1,6 +1,8 @@
 package plugin
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -25,10 +27,24 @@ type sockets struct {
 	next int
 }
 
-// clear removes what processes of a supervisor before this one have left.
-func (s *sockets) clear() error {
+// clear ends the processes of a supervisor before this one, and then removes
+// what they have left. It returns soon after ctx ends.
+func (s *sockets) clear(ctx context.Context) error {
 	if s.dir == "" {
 		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, deathTime)
+	defer cancel()
+	orphans, err := s.orphans()
+	if err != nil {
+		return fmt.Errorf("find what is left of an earlier process: %w", err)
+	}
+	var left []error
+	for _, o := range orphans {
+		left = append(left, o.end(ctx))
+	}
+	if err := errors.Join(left...); err != nil {
+		return err
 	}
 	if err := os.RemoveAll(s.dir); err != nil {
 		return fmt.Errorf("remove what is left of an earlier process: %w", err)
@@ -71,5 +87,6 @@ func (s *sockets) remove(dir string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_ = os.RemoveAll(dir) // what stays is removed at the next start
+	_ = os.Remove(dir + recordSuffix)
 	_ = os.Remove(filepath.Dir(dir))
 }
