@@ -30,7 +30,8 @@ type engine struct {
 	clock   *boottime.Clock
 	records *etcd.Client
 
-	seats []*seat
+	seats   []*seat
+	leaving sync.WaitGroup // seats that do not run here, and are being released
 }
 
 // engine prepares what run runs. Nothing is started, and what is wrong with
@@ -98,7 +99,7 @@ func (e *engine) take(services []supervisor.Service) error {
 		}
 		if isClosed(s.opening) && errors.Is(s.fault, errConfig) {
 			wrong = append(wrong, s.fault)
-			s.release()
+			e.leaving.Go(s.release) // the others do not wait for it
 			continue
 		}
 		e.seats = append(e.seats, s)
@@ -130,6 +131,7 @@ func (e *engine) release() {
 		running.Go(s.release)
 	}
 	running.Wait()
+	e.leaving.Wait()
 	e.records.Close()
 	e.clock.Close()
 }
@@ -205,12 +207,15 @@ func pace(i int) {
 // paceTime is between two batches.
 const paceTime = 20 * time.Millisecond
 
-// reload reads the definitions of all seats again.
+// reload reads the definitions of all seats again, at the same time: a plugin
+// that is slow to take its settings holds up no other service.
 func (e *engine) reload(ctx context.Context) error {
 	faults := make([]error, len(e.seats))
+	var running sync.WaitGroup
 	for i, s := range e.seats {
-		faults[i] = s.reload(ctx)
+		running.Go(func() { faults[i] = s.reload(ctx) })
 	}
+	running.Wait()
 	if e.all {
 		e.tellOfNew()
 	}

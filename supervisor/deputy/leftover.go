@@ -10,63 +10,140 @@ import (
 	"github.com/deputy-ha/deputy/supervisor"
 )
 
-// leftover is what an earlier process may have left primary, as long as the
-// member that would see to it cannot run.
+// A leftover is what an earlier process may have left primary, as long as the
+// member that would see to it does not run. While its lease can still be taken
+// over it stays as it is. From then on, or once it is known that the member
+// will not run, each part is demoted as soon as its plugin is open.
 type leftover struct {
 	term sdk.Term
-	at   sdk.Instant // from here on its lease cannot be taken over any more
+	at   sdk.Instant        // from here on its lease cannot be taken over any more
+	stop context.CancelFunc // ends the guard
+	over chan struct{}      // closed when the guard has ended
+
+	mu    sync.Mutex
+	due   bool
+	taken []bool // which parts are demoted, or being demoted
+	tries []int
 }
 
 // leftover reads what there is; none is nil. What cannot be read may be
 // anything.
 func (t *seat) leftover() *leftover {
+	l := &leftover{over: make(chan struct{}), taken: make([]bool, len(t.plugins)), tries: make([]int, len(t.plugins))}
 	note, err := t.dir.Load()
 	switch tenure := note.Tenure; {
 	case err != nil:
 		t.log.Error("run directory not read, so everything that can be is demoted", "cause", err)
-		return &leftover{term: note.Last.Term}
+		l.term = note.Last.Term
 	case tenure == nil:
 		return nil
 	case tenure.Boot != t.e.here.Boot:
-		return &leftover{term: tenure.Term}
+		l.term = tenure.Term
 	default:
 		timing := supervisor.NewTiming(t.ttl)
-		return &leftover{tenure.Term, tenure.Until.Add(timing.Lost - timing.Until)}
+		l.term, l.at = tenure.Term, tenure.Until.Add(timing.Lost-timing.Until)
+	}
+	return l
+}
+
+// guard takes down what is left when it is due, and tries again where that
+// fails, until ctx ends. It has to be waited for by l.over.
+func (t *seat) guard(ctx context.Context, l *leftover) {
+	defer close(l.over)
+	due := t.e.clock.Timer(l.at)
+	defer due.Stop()
+	select {
+	case <-due.C():
+	case <-ctx.Done():
+		return
+	}
+	for {
+		t.takeDown(l)
+		select {
+		case <-time.After(guardRetry):
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
-// takeDown demotes by force the parts whose plugins are open. The others are
-// demoted by the member, once it runs.
+// guardRetry is between one try to take down what is left and the next.
+const guardRetry = time.Second
+
+// handOver leaves what is left to the member. Nothing is being taken down when
+// it returns.
+func (t *seat) handOver() {
+	if l := t.left; l != nil {
+		l.stop()
+		<-l.over
+		t.left = nil
+	}
+}
+
+// abandon takes down what is left for good, lease or not: the member will not
+// run in this process. No plugin is being opened any more.
+func (t *seat) abandon() {
+	if l := t.left; l != nil {
+		t.handOver()
+		t.takeDown(l)
+	}
+}
+
+// came is told of each plugin as soon as it is open.
+func (t *seat) came() {
+	l := t.left
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	due := l.due
+	l.mu.Unlock()
+	if due {
+		t.takeDown(l)
+	}
+}
+
+// takeDown demotes by force the parts whose plugins are open and, by came,
+// those whose plugins open later.
 func (t *seat) takeDown(l *leftover) {
 	var running sync.WaitGroup
+	defer running.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.due = true
 	for i, p := range t.plugins {
-		if !t.opened[i] || !p.Describe().Can(sdk.CanDemote) {
+		if l.taken[i] || !t.opened[i].Load() || !p.Describe().Can(sdk.CanDemote) {
 			continue
 		}
-		name := t.service.Parts[i].Name
+		l.taken[i] = true
+		l.tries[i]++
+		attempt := l.tries[i]
 		running.Go(func() {
-			timeout := max(supervisor.NewTiming(t.ttl).Forced(), time.Second)
-			ctx, cancel := context.WithTimeoutCause(context.Background(), timeout, fmt.Errorf("not within %s", timeout))
-			defer cancel()
-			r := p.Do(ctx, sdk.Transition{
-				ID: fmt.Sprintf("%s-%d-leftover-%s", t.e.here.Name, l.term, name), Action: sdk.Demote, Mode: sdk.Forced,
-				Service: t.name, Node: t.e.here.Name, Term: l.term, Reason: sdk.ReasonStart, Attempt: 1, Timeout: timeout,
-				Cause: "an earlier process may have left it primary, and another part's plugin does not open",
-			}, nil)
-			if err := r.Err(); err != nil {
-				t.log.Error("what an earlier process left is not demoted", "plugin", name, "term", uint64(l.term), "cause", err)
+			if t.demote(i, l.term, attempt) {
 				return
 			}
-			t.log.Warn("what an earlier process left is demoted", "plugin", name, "term", uint64(l.term), "outcome", string(r.Outcome))
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.taken[i] = false
 		})
 	}
-	running.Wait()
 }
 
-// untilDue is how long to wait before takeDown.
-func (l *leftover) untilDue(clock supervisor.Clock) time.Duration {
-	if l == nil {
-		return 1<<63 - 1
+// demote demotes one part by force, and reports whether that is proven.
+func (t *seat) demote(i int, term sdk.Term, attempt int) bool {
+	name := t.service.Parts[i].Name
+	timeout := max(supervisor.NewTiming(t.ttl).Forced(), time.Second)
+	ctx, cancel := context.WithTimeoutCause(context.Background(), timeout, fmt.Errorf("not within %s", timeout))
+	defer cancel()
+	r := t.plugins[i].Do(ctx, sdk.Transition{
+		ID: fmt.Sprintf("%s-%d-leftover-%s", t.e.here.Name, term, name), Action: sdk.Demote, Mode: sdk.Forced,
+		Service: t.name, Node: t.e.here.Name, Term: term, Reason: sdk.ReasonStart, Attempt: attempt, Timeout: timeout,
+		Cause: "an earlier process may have left it primary, and not all of the service's plugins are open",
+	}, nil)
+	if err := r.Err(); err != nil {
+		t.log.Error("what an earlier process left is not demoted", "plugin", name, "term", uint64(term), "attempt", attempt, "cause", err)
+		return false
 	}
-	return max(0, l.at.Sub(clock.Now()))
+	t.log.Warn("what an earlier process left is demoted", "plugin", name, "term", uint64(term), "outcome", string(r.Outcome))
+	return true
 }

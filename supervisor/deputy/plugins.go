@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/deputy-ha/deputy/supervisor"
@@ -23,7 +24,8 @@ const (
 )
 
 // plugins returns one plugin for each part of a service, not open yet. The
-// error is errConfig and names the file.
+// error is errConfig and names the file; a part of which there is no plugin then
+// has nil.
 func (a *app) plugins(node config.Node, s supervisor.Service, clock supervisor.Clock, log *slog.Logger) ([]plugin.Plugin, error) {
 	host := plugin.Host{
 		Service: s.Name, Node: node.Name, RunDir: a.dir(s.Name), StateDir: filepath.Join(a.paths.state, s.Name), UID: os.Geteuid(),
@@ -41,7 +43,7 @@ func (a *app) plugins(node config.Node, s supervisor.Service, clock supervisor.C
 		plugins[i] = p
 	}
 	if err := errors.Join(wrong...); err != nil {
-		return nil, mark(err, errConfig)
+		return plugins, mark(err, errConfig)
 	}
 	return plugins, bounded(s, plugins)
 }
@@ -83,20 +85,23 @@ const (
 	reloadTime = 10 * time.Second
 )
 
-// openAll opens plugins at the same time. The error is errConfig where trying
-// again is of no use; those that did open then stay open all the same.
-func openAll(ctx context.Context, s supervisor.Service, plugins []plugin.Plugin, opened []bool) error {
+// openAll opens plugins at the same time, and calls came when one is open. The
+// error is errConfig where trying again is of no use; those that did open then
+// stay open all the same.
+func openAll(ctx context.Context, s supervisor.Service, plugins []plugin.Plugin, opened []atomic.Bool, came func()) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, beginTime, fmt.Errorf("not within %s", beginTime))
 	defer cancel()
 	faults := make([]error, len(plugins))
 	var running sync.WaitGroup
 	for i, p := range plugins {
-		if opened[i] {
+		if opened[i].Load() {
 			continue
 		}
 		running.Go(func() {
 			err := p.Open(ctx)
-			if opened[i] = err == nil; opened[i] {
+			if err == nil {
+				opened[i].Store(true)
+				came()
 				return
 			}
 			faults[i] = blame(s, s.Parts[i], err)

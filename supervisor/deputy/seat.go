@@ -32,12 +32,13 @@ type seat struct {
 	opening chan struct{} // closed when the first try to open the plugins is over
 	fault   error         // then: why it came to nothing
 	giveUp  context.CancelCauseFunc
+	opened  []atomic.Bool // which plugins are open
+	left    *leftover     // until the member sees to it; nil is nothing
 
 	mu      sync.Mutex // of what a reload changes; held while one goes on
 	service supervisor.Service
 	plugins []plugin.Plugin
-	opened  []bool // which of them are open
-	running bool   // the member is
+	running bool // the member is
 }
 
 // seat takes the runtime directory of a service, which admits one supervisor
@@ -45,15 +46,21 @@ type seat struct {
 // returns; release ends that.
 func (e *engine) seat(s supervisor.Service) (_ *seat, err error) {
 	log := e.log.With("service", s.Name)
-	plugins, err := e.a.plugins(e.node, s, e.clock, log)
-	if err != nil {
-		return nil, err
-	}
+	plugins, wrong := e.a.plugins(e.node, s, e.clock, log)
 	dir, err := rundir.Open(e.a.dir(s.Name))
-	if err != nil {
+	switch {
+	case wrong != nil && err != nil:
+		return nil, wrong
+	case err != nil:
 		return nil, fmt.Errorf("run %s: %w", s.Name, err)
 	}
-	member, err := supervisor.NewMember(supervisor.Setup{
+	t := &seat{name: s.Name, ttl: s.TTL, e: e, log: log, dir: dir, opening: make(chan struct{}), service: s, plugins: plugins}
+	t.left = t.leftover()
+	if wrong != nil {
+		t.rescue()
+		return nil, wrong
+	}
+	t.member, err = supervisor.NewMember(supervisor.Setup{
 		Service: s, Node: e.here, Elector: e.records.Elector(s.Name, s.TTL), Plugins: machine(plugins),
 		Clock: e.clock, Memory: dir, StateDir: filepath.Join(e.a.paths.state, s.Name), Log: e.plain,
 	})
@@ -61,27 +68,57 @@ func (e *engine) seat(s supervisor.Service) (_ *seat, err error) {
 		dir.Close()
 		return nil, err
 	}
-	t := &seat{
-		name: s.Name, ttl: s.TTL, e: e, log: log, dir: dir, member: member,
-		opening: make(chan struct{}), service: s, plugins: plugins, opened: make([]bool, len(plugins)),
-	}
 	t.server = &control.Server{
-		Socket: filepath.Join(e.a.dir(s.Name), control.SocketName), Member: member, Cluster: e.records,
+		Socket: filepath.Join(e.a.dir(s.Name), control.SocketName), Member: t.member, Cluster: e.records,
 		Reload: t.reload, Level: e.level, Log: log,
 	}
-	ctx, giveUp := context.WithCancelCause(context.Background())
-	t.giveUp = giveUp
-	go func() { // which release waits for
-		defer close(t.opening)
-		t.fault = openAll(ctx, s, plugins, t.opened)
-	}()
+	t.begin()
 	return t, nil
 }
 
-// release ends what is left of the seat. Its member has ended, or never ran.
+// begin starts to open the plugins, and to guard what an earlier process left.
+// release ends both.
+func (t *seat) begin() {
+	t.opened = make([]atomic.Bool, len(t.plugins))
+	if t.left != nil {
+		guarding, stop := context.WithCancel(context.Background())
+		t.left.stop = stop
+		go t.guard(guarding, t.left)
+	}
+	ctx, giveUp := context.WithCancelCause(context.Background())
+	t.giveUp = giveUp
+	go func() {
+		defer close(t.opening)
+		t.fault = openAll(ctx, t.service, t.plugins, t.opened, t.came)
+	}()
+}
+
+// rescue takes down what an earlier process left of a service whose definition
+// is wrong by now, as far as there are plugins. The engine waits for it.
+func (t *seat) rescue() {
+	if t.left == nil {
+		t.dir.Close()
+		return
+	}
+	parts, plugins := t.service.Parts, t.plugins
+	t.service.Parts, t.plugins = nil, nil
+	for i, p := range plugins {
+		if p != nil {
+			t.service.Parts, t.plugins = append(t.service.Parts, parts[i]), append(t.plugins, p)
+		}
+	}
+	t.begin()
+	t.e.leaving.Go(t.release)
+}
+
+// release ends what is left of the seat. Its member has ended, or never ran:
+// then what an earlier process left is taken down first.
 func (t *seat) release() {
-	t.giveUp(errEnded)
+	if t.left == nil {
+		t.giveUp(errEnded)
+	}
 	<-t.opening
+	t.giveUp(errEnded)
 	t.close()
 	t.dir.Close()
 }
@@ -108,8 +145,10 @@ func (t *seat) run(ctx context.Context) error {
 	return t.member.Run(ctx)
 }
 
-// close ends the plugins. What they promoted stays as the member left it.
+// close ends the plugins. What they promoted stays as the member left it; what
+// no member has seen to is taken down.
 func (t *seat) close() {
+	t.abandon()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.running = false
@@ -125,13 +164,12 @@ const (
 
 // open returns once all plugins are open. One that cannot be opened for a
 // reason that passes is tried again; with errConfig, or when ctx ends, there is
-// no more to hope for. Meanwhile what an earlier process left primary is taken
-// down as far as that can be.
+// no more to hope for. Meanwhile what an earlier process left primary is
+// guarded.
 func (t *seat) open(ctx context.Context) error {
 	end := context.AfterFunc(ctx, func() { t.giveUp(context.Cause(ctx)) })
 	defer end()
 	<-t.opening
-	left := t.leftover()
 	err := t.fault
 	for retry := firstRetry; err != nil; retry = min(2*retry, lastRetry) {
 		if errors.Is(err, errConfig) {
@@ -140,16 +178,13 @@ func (t *seat) open(ctx context.Context) error {
 		t.log.Error("plugins not open, so the service does not run here yet", "cause", err, "again", retry)
 		t.member.Awaits(err)
 		select {
-		case <-time.After(min(retry, left.untilDue(t.e.clock))):
+		case <-time.After(retry):
 		case <-ctx.Done():
 			return fmt.Errorf("stop %s: %w: %w", t.name, errLeft, err)
 		}
-		if left.untilDue(t.e.clock) == 0 {
-			t.takeDown(left)
-			left = nil
-		}
-		err = openAll(ctx, t.service, t.plugins, t.opened)
+		err = openAll(ctx, t.service, t.plugins, t.opened, t.came)
 	}
+	t.handOver()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.running = true
