@@ -141,6 +141,7 @@ const partingTime = 200 * time.Millisecond
 // to remove them, that goes on afterwards.
 func (v *vip) Demote(ctx context.Context, t *sdk.Transition) error {
 	v.mu.Lock()
+	tenure := v.tenures
 	held, parting := v.held, sdk.Instant(0)
 	if held {
 		parting = min(sdk.Now().Add(partingTime), v.renewed)
@@ -149,7 +150,7 @@ func (v *vip) Demote(ctx context.Context, t *sdk.Transition) error {
 	remove := func(ctx context.Context) (string, error) { return v.leave(ctx, parting) }
 	if t.Mode != sdk.Forced {
 		v.endBackground()
-		did, err := v.alone(ctx, remove)
+		did, err := v.alone(ctx, tenure, remove)
 		return v.told(ctx, did, err)
 	}
 	// A guard that is installed guards nothing that is the host's own.
@@ -163,7 +164,7 @@ func (v *vip) Demote(ctx context.Context, t *sdk.Transition) error {
 		v.cut(some, v.connections(some, v.addrs()))
 		cancel()
 	}
-	did, err := v.alone(ctx, remove)
+	did, err := v.alone(ctx, tenure, remove)
 	if silent && errors.Is(err, errSlow) {
 		v.log.Warn("addresses are silent, and not removed yet", "cause", err)
 		sdk.Note(ctx, "%s is silent, and about to be removed", v)
@@ -174,6 +175,9 @@ func (v *vip) Demote(ctx context.Context, t *sdk.Transition) error {
 
 // errSlow is a kernel that keeps one waiting.
 var errSlow = errors.New("the kernel takes long to answer about addresses")
+
+// errLate is a promotion that has begun since.
+var errLate = errors.New("a promotion has begun meanwhile")
 
 // told returns what a demotion comes to.
 func (v *vip) told(ctx context.Context, did string, err error) error {
@@ -190,20 +194,27 @@ func (v *vip) told(ctx context.Context, did string, err error) error {
 // Renew keeps the guard open and the addresses here until an instant.
 func (v *vip) Renew(ctx context.Context, until sdk.Instant) error {
 	v.mu.Lock()
-	held := v.held
+	held, tenure := v.held, v.tenures
 	if v.promoting && !held { // it is about to be opened, until then
 		v.renewed = until
 		v.mu.Unlock()
 		return nil
 	}
 	v.mu.Unlock()
+	if !held && v.Guard {
+		// A promotion may be about to begin. What is closed is not tried to be
+		// renewed: the kernel takes long to refuse that.
+		if state, err := v.guard.State(); err == nil && state.Installed && state.Left == 0 {
+			return v.expired(ctx, held, tenure, fmt.Errorf("%w: the guard is closed", sdk.ErrExpired))
+		}
+	}
 	switch err := v.extend(until); {
 	case err == nil:
 	case errors.Is(err, sdk.ErrExpired):
-		return v.expired(ctx, held, err)
+		return v.expired(ctx, held, tenure, err)
 	case errors.Is(err, kernelguard.ErrGone) && held:
 		if again := v.reinstall(until); again != nil {
-			return v.expired(ctx, held, errors.Join(err, again))
+			return v.expired(ctx, held, tenure, errors.Join(err, again))
 		}
 		v.log.Warn("guard installed again", "cause", err)
 	case errors.Is(err, kernelguard.ErrGone):
@@ -270,16 +281,28 @@ func (v *vip) keep(ctx context.Context, until sdk.Instant) error {
 	return nil
 }
 
-// expired takes down what is here without a lease.
-func (v *vip) expired(ctx context.Context, held bool, cause error) error {
+// expired takes down what is here without a lease, unless a promotion has begun
+// since that tenure: what that brings up has its own.
+func (v *vip) expired(ctx context.Context, held bool, tenure int, cause error) error {
 	v.mu.Lock()
-	v.announcing.quit() // who demotes or closes waits for it
+	late := tenure != v.tenures
+	if !late {
+		v.announcing.quit() // who demotes or closes waits for it
+	}
 	v.mu.Unlock()
-	silence := v.silence(0)
+	if late {
+		return nil
+	}
+	var silence error
+	if held {
+		silence = v.silence(0)
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, errSlow)
 	defer cancel()
-	did, err := v.alone(ctx, func(ctx context.Context) (string, error) { return v.leave(ctx, 0) })
+	did, err := v.alone(ctx, tenure, func(ctx context.Context) (string, error) { return v.leave(ctx, 0) })
 	switch {
+	case errors.Is(err, errLate):
+		return nil
 	case err != nil:
 		return fmt.Errorf("%w: not removed yet: %w", cause, errors.Join(err, silence))
 	case did == "" && !held: // nothing was here
@@ -310,23 +333,22 @@ func (v *vip) exit() { <-v.host }
 
 // alone runs f while nobody else changes the host's addresses, and returns
 // when ctx ends at the latest; f then goes on, or comes later, unless a
-// promotion begins before it can.
-func (v *vip) alone(ctx context.Context, f func(context.Context) (string, error)) (string, error) {
+// promotion begins before it can: errLate, if that can still be told.
+func (v *vip) alone(ctx context.Context, tenure int, f func(context.Context) (string, error)) (string, error) {
 	type result struct {
 		did string
 		err error
 	}
 	done := make(chan result, 1)
-	v.mu.Lock()
-	own, tenure := context.WithoutCancel(ctx), v.tenures
-	v.mu.Unlock()
+	own := context.WithoutCancel(ctx)
 	v.work.Go(func() {
 		v.host <- struct{}{} // who has it returns when the kernel does
 		defer v.exit()
 		v.mu.Lock()
 		late := tenure != v.tenures
 		v.mu.Unlock()
-		if late { // nobody waits for it any more
+		if late {
+			done <- result{err: errLate}
 			return
 		}
 		did, err := f(own)

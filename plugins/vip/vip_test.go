@@ -338,3 +338,26 @@ func TestStandbyReachesThePrimary(t *testing.T) {
 		a, b = b, a
 	}
 }
+
+// Renewals come beside a promotion, also right before it: the supervisor marks
+// the part, then calls. They do not judge what the promotion brings up.
+func TestRenewalsBesideThePromotion(t *testing.T) {
+	l := netlab.New(t)
+	n := newNode(t, l.Host("192.0.2.11/24", "2001:db8::11/64"), "a", both())
+	n.demote(sdk.OutcomeAlready)
+	for i := range 30 {
+		renewed := make(chan error, 1)
+		go func() { renewed <- n.renew(time.Minute) }()
+		time.Sleep(time.Duration(i) * 200 * time.Microsecond)
+		n.promote(sdk.OutcomeDone)
+		if err := <-renewed; err != nil {
+			t.Errorf("renew: %v", err)
+		}
+		n.owns(true)
+		if err := n.renew(time.Minute); err != nil {
+			t.Errorf("renew after the promotion: %v", err)
+		}
+		n.check(sdk.RolePrimary, true, "")
+		n.demote(sdk.OutcomeDone)
+	}
+}
