@@ -16,9 +16,9 @@ import (
 // will not run, each part is demoted as soon as its plugin is open.
 type leftover struct {
 	term sdk.Term
-	at   sdk.Instant        // from here on its lease cannot be taken over any more
-	stop context.CancelFunc // ends the guard
-	over chan struct{}      // closed when the guard has ended
+	at   sdk.Instant             // from here on its lease cannot be taken over any more
+	stop context.CancelCauseFunc // ends the guard
+	over chan struct{}           // closed when the guard has ended
 
 	mu    sync.Mutex
 	due   bool
@@ -74,7 +74,7 @@ const guardRetry = time.Second
 // it returns.
 func (t *seat) handOver() {
 	if l := t.left; l != nil {
-		l.stop()
+		l.stop(errEnded)
 		<-l.over
 		t.left = nil
 	}

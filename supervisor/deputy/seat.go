@@ -81,7 +81,7 @@ func (e *engine) seat(s supervisor.Service) (_ *seat, err error) {
 func (t *seat) begin() {
 	t.opened = make([]atomic.Bool, len(t.plugins))
 	if t.left != nil {
-		guarding, stop := context.WithCancel(context.Background())
+		guarding, stop := context.WithCancelCause(context.Background())
 		t.left.stop = stop
 		go t.guard(guarding, t.left)
 	}
