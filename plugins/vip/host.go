@@ -202,7 +202,14 @@ func (v *vip) mend(until sdk.Instant) error {
 	if err != nil {
 		return err
 	}
+	found, err := v.found(l, here)
+	if err != nil {
+		return err
+	}
 	v.mu.Lock()
+	if found && !v.held && !v.promoting {
+		v.held, v.renewed = true, until
+	}
 	over := !v.held || v.renewed <= sdk.Now()
 	v.mu.Unlock()
 	if over {
@@ -217,6 +224,19 @@ func (v *vip) mend(until sdk.Instant) error {
 		v.say(l)
 	}
 	return nil
+}
+
+// found reports whether a process before this one has promoted with these
+// settings, and the guard has been open ever since.
+func (v *vip) found(l link, here []entry) (bool, error) {
+	if !v.inPlace(l, here) {
+		return false, nil
+	}
+	if !v.Guard {
+		return true, nil
+	}
+	state, err := v.guard.State()
+	return state.Current && state.Left > 0, err
 }
 
 // silence closes the guard at once, so that nothing of the addresses is heard

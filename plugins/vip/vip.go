@@ -222,11 +222,10 @@ func (v *vip) Renew(ctx context.Context, until sdk.Instant) error {
 	default:
 		return err
 	}
-	if !held {
-		return nil // what is here was promoted with other settings
-	}
 	v.mu.Lock()
-	v.renewed = until
+	if v.held {
+		v.renewed = until
+	}
 	v.mu.Unlock()
 	return v.keep(ctx, until)
 }

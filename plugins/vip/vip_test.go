@@ -59,6 +59,40 @@ func TestPromoteWithoutLease(t *testing.T) {
 
 // What there is of a primary whose plugin was killed is kept by one that
 // promotes again, and taken away by one that demotes.
+// A process that starts in the middle of a tenure, in place of one that froze, is
+// told of renewals alone. The kernel would remove the addresses after 4 s.
+func TestRenewalsAfterSIGKILL(t *testing.T) {
+	t.Parallel()
+	l := netlab.New(t)
+	a := newNode(t, l.Host("192.0.2.11/24", "2001:db8::11/64"), "a", both())
+	peer := l.Host(peer4+"/24", peer6+"/64")
+	echoes(a.Host)
+	p := a.transition(sdk.Promote)
+	p.LeaseUntil = sdk.Now().Add(2200 * time.Millisecond)
+	if r := a.do(p); r.Outcome != sdk.OutcomeDone {
+		t.Fatalf("promote: got %+v", r)
+	}
+	a.kill()
+	a.start()
+	a.configure(both())
+	for began := time.Now(); time.Since(began) < 6*time.Second; time.Sleep(300 * time.Millisecond) {
+		if err := a.renew(2200 * time.Millisecond); err != nil {
+			t.Fatalf("renew, %s after it was killed: %v", time.Since(began), err)
+		}
+	}
+	a.owns(true)
+	a.check(sdk.RolePrimary, true, "")
+	if !reaches(peer, at4, time.Second) || !reaches(peer, at6, time.Second) {
+		t.Error("nobody answers")
+	}
+	a.demote(sdk.OutcomeDone)
+	a.owns(false)
+	if err := a.renew(2200 * time.Millisecond); err != nil {
+		t.Errorf("renew what is demoted: %v", err)
+	}
+	a.owns(false)
+}
+
 func TestAfterSIGKILL(t *testing.T) {
 	t.Parallel()
 	l := netlab.New(t)
