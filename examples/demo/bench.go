@@ -34,9 +34,10 @@ func parts() []part {
 		{"address", "planned, of an address alone, at ttl 3s", (*bench).address, true},
 		{"frozen-3s", "SIGSTOP where an address is, at ttl 3s, etcd at its defaults (100/1000 ms)", frozen(3*time.Second, 0, 0), true},
 		{"frozen-1s", "SIGSTOP where an address is, at ttl 1s, etcd at 50/250 ms", frozen(time.Second, 50*time.Millisecond, 250*time.Millisecond), true},
-		{"lost-3s", "node lost at ttl 3s, etcd at its defaults (100/1000 ms)", lost(3*time.Second, 0, 0), false},
-		{"lost-1s", "node lost at ttl 1s, etcd at 50/250 ms", lost(time.Second, 50*time.Millisecond, 250*time.Millisecond), false},
-		{"lost-500ms", "node lost at ttl 500ms, etcd at 50/250 ms", lost(500*time.Millisecond, 50*time.Millisecond, 250*time.Millisecond), false},
+		{"lost-vip", "node lost at ttl 3s, etcd at its defaults; vip looks 0.3 s for another holder", lostAddress(3*time.Second, 0, 0), true},
+		{"lost-3s", "node lost at ttl 3s, etcd at its defaults (100/1000 ms), hooks alone", lost(3*time.Second, 0, 0), false},
+		{"lost-1s", "node lost at ttl 1s, etcd at 50/250 ms, hooks alone", lost(time.Second, 50*time.Millisecond, 250*time.Millisecond), false},
+		{"lost-500ms", "node lost at ttl 500ms, etcd at 50/250 ms, hooks alone", lost(500*time.Millisecond, 50*time.Millisecond, 250*time.Millisecond), false},
 		{"etcd-killed", "etcd's leader killed, at the default ttl of 4s and etcd's defaults", upset((*bench).killLeader), false},
 		{"etcd-stopped", "etcd's leader stopped, at the default ttl of 4s and etcd's defaults", upset((*bench).stopLeader), false},
 		{"idle", "deputy run with one service, at ttl 3s", (*bench).idle, false},
@@ -386,39 +387,57 @@ func hookTime(file string, outages []gap) (time.Duration, error) {
 	return sum, nil
 }
 
-// lost measures the loss of the primary's node.
+// lost measures the loss of the primary's node where nothing has to be asked
+// first: by hooks alone.
 func lost(ttl, heartbeat, election time.Duration) func(*bench, context.Context) error {
 	return func(b *bench, ctx context.Context) error {
 		o := b.options
+		o.still, o.ttl, o.heartbeat, o.election = true, ttl, heartbeat, election
+		return b.lose(ctx, o, ttl, ttl+200*time.Millisecond)
+	}
+}
+
+// probes is for how long vip looks for another holder of the address, unless
+// the primary before has resigned: three times 100 ms.
+const probes = 300 * time.Millisecond
+
+// lostAddress measures it where an address moves.
+func lostAddress(ttl, heartbeat, election time.Duration) func(*bench, context.Context) error {
+	return func(b *bench, ctx context.Context) error {
+		o := b.options
 		o.ttl, o.heartbeat, o.election = ttl, heartbeat, election
-		return b.lab(ctx, o, func(l *lab) error {
-			var outages []time.Duration
-			err := b.each(ctx, l, ttl/3, func(ctx context.Context, i int) error {
-				before := l.records.now().primary
-				n := l.node(before.Node)
-				began := now()
-				if err := n.lose(); err != nil {
-					return err
-				}
-				if err := l.await(ctx, "another node answers", func() bool { return l.settled(before.Term + 1) }); err != nil {
-					return err
-				}
-				outage := l.rec.outage(began)
-				outages = append(outages, outage)
-				fmt.Fprintf(b.out, "  %2d: nobody answered for %s\n", i+1, ms(outage))
-				if err := n.on(ctx); err != nil {
-					return err
-				}
-				return l.await(ctx, n.name+" is back", func() bool { return l.settled(0) })
-			})
-			if err != nil {
+		return b.lose(ctx, o, ttl+probes, ttl+probes+200*time.Millisecond)
+	}
+}
+
+func (b *bench) lose(ctx context.Context, o options, median, worst time.Duration) error {
+	return b.lab(ctx, o, func(l *lab) error {
+		var outages []time.Duration
+		err := b.each(ctx, l, o.ttl/3, func(ctx context.Context, i int) error {
+			before := l.records.now().primary
+			n := l.node(before.Node)
+			began := now()
+			if err := n.lose(); err != nil {
 				return err
 			}
-			b.durations("nobody answered", outages, ttl, ttl+200*time.Millisecond)
-			b.safety(l, len(outages))
-			return nil
+			if err := l.await(ctx, "another node answers", func() bool { return l.settled(before.Term + 1) }); err != nil {
+				return err
+			}
+			outage := l.rec.outage(began)
+			outages = append(outages, outage)
+			fmt.Fprintf(b.out, "  %2d: nobody answered for %s\n", i+1, ms(outage))
+			if err := n.on(ctx); err != nil {
+				return err
+			}
+			return l.await(ctx, n.name+" is back", func() bool { return l.settled(0) })
 		})
-	}
+		if err != nil {
+			return err
+		}
+		b.durations("nobody answered", outages, median, worst)
+		b.safety(l, len(outages))
+		return nil
+	})
 }
 
 // upset measures what a fault of etcd does to a role.

@@ -46,6 +46,7 @@ type options struct {
 	ttl        time.Duration
 	every      time.Duration          // between two questions of a client; zero is probeEvery
 	alone      bool                   // the service is an address and nothing else
+	still      bool                   // no address moves, also in namespaces
 	trace      bool                   // hooks write down when they began and ended
 	many       func(dir string) error // writes other definitions; nobody looks at what they do
 	quick      bool                   // no time to look
@@ -78,6 +79,9 @@ func (l *lab) service() string {
 	return "binlog"
 }
 
+// moves reports whether an address does.
+func (l *lab) moves() bool { return l.namespaces && !l.still }
+
 func (l *lab) vipFile() string       { return filepath.Join(l.pluginDir(), "deputy-plugin-vip") }
 func (l *lab) pluginDir() string     { return filepath.Join(l.dir, "bin") }
 func (l *lab) deputyFile() string    { return filepath.Join(l.dir, "bin", "deputy") }
@@ -95,7 +99,7 @@ func openLab(ctx context.Context, o options) (_ *lab, err error) {
 	}()
 	// A hook or plugin may only be what nobody else can write to: a copy of our own.
 	files := []string{l.deputyFile(), l.binlogFile()}
-	if l.namespaces {
+	if l.moves() {
 		files = append(files, l.vipFile())
 	}
 	for _, file := range files {
@@ -157,7 +161,7 @@ func openLab(ctx context.Context, o options) (_ *lab, err error) {
 func (l *lab) asking() (asking, error) {
 	a := asking{every: cmp.Or(l.every, probeEvery)}
 	var whom []string
-	if l.namespaces {
+	if l.moves() {
 		a.service = serviceAddr
 		port := l.port
 		if l.alone {
@@ -177,7 +181,7 @@ func (l *lab) asking() (asking, error) {
 		}
 		a.targets = append(a.targets, to)
 	}
-	if !l.namespaces || l.many != nil {
+	if !l.moves() || l.many != nil {
 		return a, nil
 	}
 	to, err := netip.ParseAddrPort(net.JoinHostPort(serviceAddr, l.nodePort))
@@ -275,7 +279,7 @@ func (l *lab) prepare(n *node) error {
 	switch {
 	case l.alone:
 		return l.define(addressAlone, services)
-	case l.namespaces:
+	case l.moves():
 		return l.define(withAddress, services)
 	default:
 		return l.define(withoutAddress, services)

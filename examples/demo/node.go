@@ -106,7 +106,7 @@ func (n *node) on(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if n.lab.many == nil && !n.lab.namespaces {
+	if n.lab.many == nil && !n.lab.moves() {
 		n.wg.Go(func() { n.look(watch) })
 	}
 	return n.tell(cmdStart)

@@ -139,7 +139,7 @@ func (s snapshot) role(n *node) string {
 
 // place is what moves with the role here.
 func (l *lab) place() string {
-	if l.namespaces {
+	if l.moves() {
 		return "ADDRESS"
 	}
 	return "SHOWN"
