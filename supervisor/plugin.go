@@ -37,7 +37,6 @@ type Description struct {
 	Version      string
 	Capabilities []sdk.Capability
 	ForcedBound  time.Duration // a forced demotion takes no longer; zero when it does not say
-	GuardTTL     time.Duration // what Renew extends lasts this long by itself; zero when it is not said
 }
 
 // Can reports whether the plugin can be called for c.

@@ -97,10 +97,6 @@ func (m *Member) renew(ctx context.Context, lease Lease, p *part) {
 			return
 		}
 		plugin := p.def().plugin
-		patience := plugin.Describe().GuardTTL
-		if patience == 0 {
-			patience = m.timing.Lost
-		}
 		bounded, cancel := context.WithTimeoutCause(ctx, m.timing.Renew, fmt.Errorf("no answer within %s", m.timing.Renew))
 		err := plugin.Renew(bounded, until)
 		if err != nil && ctx.Err() == nil && bounded.Err() != nil {
@@ -124,7 +120,9 @@ func (m *Member) renew(ctx context.Context, lease Lease, p *part) {
 		case p.renewing.since == 0:
 			p.renewing.since = now
 			m.log.Warn("renewal not delivered", "plugin", p.Name, "term", uint64(lease.Term()), "cause", err)
-		case now.Sub(p.renewing.since) >= patience && p.renewing.err == nil:
+		case now.Sub(p.renewing.since) >= m.timing.Lost && p.renewing.err == nil:
+			// What was extended last ends about now: it holds as long as the
+			// lease did by then.
 			p.renewing.err = fmt.Errorf("renewals do not arrive: %w", err)
 			m.tell()
 			m.ring()
