@@ -63,8 +63,10 @@ type Lease interface {
 	Renew(ctx context.Context) error
 	// Announce writes the role into the record, for others to see.
 	Announce(ctx context.Context, r sdk.Role) error
-	// Resign gives the lease back. Only a node that has proven to be demoted
-	// may call it. It returns nil as well when the role is not ours any more.
+	// Resign gives the lease back, or to the node that has accepted the
+	// reservation in force: that one's next State is then Mine. Only a node
+	// that has proven to be demoted may call it. It returns nil as well when
+	// the role is not ours any more.
 	Resign(ctx context.Context) error
 	// Abandon stops renewing without giving back: the next process adopts the
 	// lease, or it runs out.
@@ -84,7 +86,7 @@ type State struct {
 	Vacant   bool        `json:"vacant"`
 	VacantAt sdk.Instant `json:"-"`                 // since when, on this node's clock
 	Unclean  bool        `json:"unclean,omitempty"` // vacant, and the last primary did not resign
-	Mine     bool        `json:"-"`                 // the record names this process, which holds no lease for it
+	Mine     bool        `json:"-"`                 // the record names this process, which holds no lease for it; Reservation is then what it was given for, if anything
 
 	Candidates  []Candidate  `json:"candidates"`            // those present, this node included, by name
 	Reservation *Reservation `json:"reservation,omitempty"` // nil when none, or past its end
@@ -198,6 +200,11 @@ type Reservation struct {
 // Binds reports whether the reservation keeps others from campaigning.
 func (r *Reservation) Binds() bool {
 	return r != nil && (r.State == Asked || r.State == Accepted)
+}
+
+// Moves reports whether an operator chose where the role goes.
+func (r *Reservation) Moves() bool {
+	return r.Reason == sdk.ReasonSwitchover || r.Reason == sdk.ReasonFailover
 }
 
 // A Pause is the record services/NAME/pause: no automatic take-over.

@@ -128,7 +128,7 @@ func (c *Client) Request(ctx context.Context, service string, r supervisor.Reser
 	if r.ID == "" {
 		r.ID = rand.Text()
 	}
-	return c.reserve(ctx, service, r, "")
+	return c.reserve(ctx, service, reservationRecord{Reservation: r}, "")
 }
 
 // Cancel deletes the reservation with this ID; without one it does nothing.

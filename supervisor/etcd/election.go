@@ -186,6 +186,9 @@ func (e *election) current() (supervisor.State, sdk.Instant) {
 			b.Expired = true
 		}
 	}
+	if b.Mine && prim.Given != nil {
+		st.Reservation = prim.Given
+	}
 	if r := e.view.get(k.pause(e.service)); r.exists() {
 		p, err := decode[supervisor.Pause](r)
 		complaints = append(complaints, err)
@@ -414,7 +417,7 @@ func (e *elector) settle(ctx context.Context) {
 			continue
 		}
 		vctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errNoAnswer)
-		if err := e.vacate(vctx, rec.Pulse, rec.Term); err != nil {
+		if err := e.vacate(vctx, rec.Pulse, rec.Term, nil); err != nil {
 			e.c.log.Warn("cannot give up a role that nobody takes up", "service", e.service, "cause", err)
 		}
 		cancel()
@@ -447,7 +450,7 @@ func (e *election) sweep(ctx context.Context, b basis) {
 	if !idle {
 		return
 	}
-	if err := e.vacate(ctx, b.Own, term); err != nil {
+	if err := e.vacate(ctx, b.Own, term, nil); err != nil {
 		e.c.log.Warn("cannot give up a tenure that is not held", "service", e.service, "cause", err)
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"iter"
 	"time"
 
-	"github.com/deputy-ha/deputy/sdk"
 	"github.com/deputy-ha/deputy/supervisor"
 )
 
@@ -143,32 +142,10 @@ func (e *elector) win(ctx context.Context, st supervisor.State, b basis) (*lease
 	e.mu.Lock()
 	term := max(e.highest, st.Term.Term) + 1
 	e.mu.Unlock()
-	follows, res := st.Term, st.Reservation
+	res := st.Reservation
 	forUs := res.Binds() && res.To == node.Name
-	rec := primaryRecord{
-		Primary: supervisor.Primary{
-			Node:    node.Name,
-			Address: node.Address,
-			Term:    term,
-			Pulse:   p.id,
-			State:   sdk.RolePromoting,
-			Since:   time.Now().UTC(),
-		},
-		TTL:     e.ttl.Milliseconds(),
-		Write:   rand.Text(),
-		Follows: &follows,
-	}
-	last := termRecord{
-		TermRecord: supervisor.TermRecord{
-			Term:    term,
-			Node:    node.Name,
-			Address: node.Address,
-			Pulse:   p.id,
-			Moved:   forUs && (res.Reason == sdk.ReasonSwitchover || res.Reason == sdk.ReasonFailover),
-			Victim:  follows.Lost(),
-		},
-		TTL: e.ttl.Milliseconds(),
-	}
+	rec, last := records(term, node.Peer(), p.id, e.ttl, st.Term)
+	last.Moved = forUs && res.Moves()
 	primary, termKey, reserved := k.primary(e.service), k.term(e.service), k.reserved(e.service)
 	t := txn{
 		If: []cond{
@@ -213,26 +190,33 @@ func (e *elector) win(ctx context.Context, st supervisor.State, b basis) (*lease
 }
 
 // claim takes up a role that names our pulse and for which there is no lease:
-// a take was carried out that got no answer.
+// the primary before has given it to us, or a take was carried out that got no
+// answer. What was seen is enough for that: whoever wants the role from us has
+// to find our pulse silent, so it is ours for as long as after any other pulse.
 func (e *elector) claim(ctx context.Context, b basis) (*lease, error) {
 	p := e.c.owns(b.Own)
 	if p == nil {
 		return nil, supervisor.ErrRefused
 	}
-	primary := e.c.keys.primary(e.service)
-	r, err := e.c.read(ctx, one(primary), one(p.key))
+	r := e.view.get(e.c.keys.primary(e.service))
+	rec, err := decode[primaryRecord](r)
 	if err != nil {
 		return nil, err
 	}
-	rec, err := decode[primaryRecord](r.first(0))
-	if err != nil {
-		return nil, err
+	e.mu.Lock()
+	late := rec.Term < e.highest
+	e.mu.Unlock()
+	switch {
+	case r.Mod != b.Primary || rec.Pulse != p.id:
+		return nil, supervisor.ErrRefused // there is a newer State
+	case late:
+		if err := e.vacate(ctx, p.id, rec.Term, nil); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("%w: its term %d is one of the past", supervisor.ErrRefused, rec.Term)
 	}
-	if rec.Pulse != p.id || !r.first(1).exists() {
-		e.resync(ctx, b)
-		return nil, supervisor.ErrRefused
-	}
-	return e.hold(ctx, p, rec, r.first(0).Mod)
+	rec.Given = nil
+	return e.hold(ctx, p, rec, r.Mod)
 }
 
 // hold makes the lease of a role that was won. One that has less than half of
@@ -250,7 +234,7 @@ func (e *elector) hold(ctx context.Context, p *pulse, rec primaryRecord, rev int
 		if err != nil || p.until().Sub(e.c.clock.Now()) < half {
 			gctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), p.timing.TTL, errNoAnswer)
 			defer cancel()
-			if err := e.vacate(gctx, p.id, rec.Term); err != nil {
+			if err := e.vacate(gctx, p.id, rec.Term, nil); err != nil {
 				return nil, fmt.Errorf("give back a lease that was won too late: %w", err)
 			}
 			return nil, fmt.Errorf("%w: it was won too late, and given back", supervisor.ErrRefused)

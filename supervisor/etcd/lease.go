@@ -248,7 +248,7 @@ func (l *lease) Resign(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, max(l.p.timing.TTL, callTimeout), errNoAnswer)
 	defer cancel()
 	l.leave(true)
-	if err := l.e.vacate(ctx, l.p.id, l.term); err != nil {
+	if err := l.e.vacate(ctx, l.p.id, l.term, l.e.heir()); err != nil {
 		l.leave(false)
 		return fmt.Errorf("resign %s: %w", l.e.service, err)
 	}
@@ -274,10 +274,44 @@ func (l *lease) finish() {
 	l.e.dismiss(l)
 }
 
+// An heir is who gets the role when it is given up.
+type heir struct {
+	reservationRecord
+	rev int64
+}
+
+// heir is the node that has accepted the reservation in force; nil when there
+// is none.
+func (e *election) heir() *heir {
+	e.mu.Lock()
+	res, rev := e.state.Reservation, e.basis.Reservation
+	e.mu.Unlock()
+	if res == nil || res.To == e.c.cfg.Node.Name {
+		return nil
+	}
+	rec, err := decode[reservationRecord](e.view.get(e.c.keys.reserved(e.service)))
+	if err != nil || rec.ID != res.ID || rec.State != supervisor.Accepted || rec.Target == nil {
+		return nil
+	}
+	return &heir{rec, rev}
+}
+
+// give adds to a transaction that gives up a tenure that the heir has the next
+// one: the same as if the heir took it, without the time between.
+func (h *heir) give(t *txn, k keys, service string, last termRecord) {
+	now, follows := h.Target, last.TermRecord
+	follows.Resigned = true
+	rec, next := records(last.Term+1, sdk.Peer{Node: h.To, Address: now.Address}, now.Pulse, now.ttl(), follows)
+	rec.Given, next.Moved = &h.Reservation, h.Moves()
+	t.If = append(t.If, is(k.reserved(service), h.rev), born(k.pulse(now.Pulse), now.Birth))
+	t.Then = []op{put(k.primary(service), encode(rec)), put(k.term(service), encode(next)), remove(one(k.reserved(service)))}
+}
+
 // vacate gives up a tenure that nothing here acts under: it deletes the
 // primary's record and marks the term resigned, if they are still of that
-// tenure. It returns nil as well when they are not.
-func (e *election) vacate(ctx context.Context, pulse string, term sdk.Term) error {
+// tenure. Where there is an heir who can still have it, the role goes there in
+// the same transaction. It returns nil as well when the tenure is not ours.
+func (e *election) vacate(ctx context.Context, pulse string, term sdk.Term, to *heir) error {
 	primaryKey, termKey := e.c.keys.primary(e.service), e.c.keys.term(e.service)
 	// Somebody waits for the role. What was seen last is compared, so where it
 	// is the tenure it need not be read again first.
@@ -313,6 +347,10 @@ func (e *election) vacate(ctx context.Context, pulse string, term sdk.Term) erro
 			last.Resigned = true
 			t.Then = append(t.Then, put(termKey, encode(last)))
 		}
+		if to != nil && hold && last.Term == term && to.Target.Highest <= term {
+			to.give(&t, e.c.keys, e.service, last)
+		}
+		to = nil // whatever the reason was, it is not tried again
 		r, err = e.c.txn(ctx, t)
 		if err == nil && r.OK {
 			e.learn(r.Rev, t.Then)

@@ -14,7 +14,7 @@ import (
 const kept = 100
 
 func (e *elector) Answer(ctx context.Context, res supervisor.Reservation) error {
-	key, want := e.c.keys.reserved(e.service), encode(res)
+	key, want := e.c.keys.reserved(e.service), encode(e.reservation(res))
 	r, err := e.c.read(ctx, one(key))
 	for {
 		if err != nil {
@@ -46,12 +46,27 @@ func (e *elector) Request(ctx context.Context, res supervisor.Reservation) error
 		expired = e.reserve
 	}
 	e.mu.Unlock()
-	return e.c.reserve(ctx, e.service, res, expired)
+	return e.c.reserve(ctx, e.service, e.reservation(res), expired)
+}
+
+// reservation is the record of a reservation. Where this node has accepted
+// one, it says what it takes to be given the role.
+func (e *elector) reservation(res supervisor.Reservation) reservationRecord {
+	rec := reservationRecord{Reservation: res}
+	if res.State != supervisor.Accepted || res.To != e.c.cfg.Node.Name {
+		return rec
+	}
+	if p := e.c.pulse(e.ttl); p.birth() != 0 {
+		e.mu.Lock()
+		rec.Target = &target{Address: e.c.cfg.Node.Address, Pulse: p.id, Birth: p.birth(), TTL: e.ttl.Milliseconds(), Highest: e.highest}
+		e.mu.Unlock()
+	}
+	return rec
 }
 
 // reserve writes a reservation unless another is in force. One with the ID
 // expired is known to be past its end; others are taken to be before it.
-func (c *Client) reserve(ctx context.Context, service string, res supervisor.Reservation, expired string) error {
+func (c *Client) reserve(ctx context.Context, service string, res reservationRecord, expired string) error {
 	key := c.keys.reserved(service)
 	r, err := c.read(ctx, one(key))
 	for {

@@ -186,6 +186,12 @@ func (m *seat) run(ctx context.Context) {
 				break
 			}
 		}
+		if st.Primary != nil && !st.Mine && st.Reservation == nil && m.rng.IntN(4) == 0 {
+			_ = m.e.Request(ctx, supervisor.Reservation{
+				ID: fmt.Sprint(m.rng.Uint64()), To: m.p.host.name, Reason: sdk.ReasonSwitchover,
+				For: time.Duration(m.rng.Int64N(int64(20 * time.Second))), State: supervisor.Accepted,
+			})
+		}
 		if st.Frozen != "" || !st.Vacant && !st.Mine {
 			continue
 		}

@@ -1,10 +1,12 @@
 package etcd
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"time"
 
+	"github.com/deputy-ha/deputy/sdk"
 	"github.com/deputy-ha/deputy/supervisor"
 )
 
@@ -28,6 +30,9 @@ type primaryRecord struct {
 	// Write tells two writes of one tenure apart.
 	Write   string                 `json:"write,omitempty"`
 	Follows *supervisor.TermRecord `json:"follows,omitempty"` // the tenure before
+	// Given is the reservation by which the primary before has written this
+	// record for its target, who has not taken it up yet.
+	Given *supervisor.Reservation `json:"given,omitempty"`
 }
 
 func (p primaryRecord) ttl() time.Duration { return time.Duration(p.TTL) * time.Millisecond }
@@ -39,6 +44,42 @@ type termRecord struct {
 }
 
 func (t termRecord) ttl() time.Duration { return time.Duration(t.TTL) * time.Millisecond }
+
+// A reservationRecord is the value of services/NAME/reservation.
+type reservationRecord struct {
+	supervisor.Reservation
+	Target *target `json:"target,omitempty"` // once it has accepted
+}
+
+// A target is what the primary has to know of the one who has accepted a
+// reservation, to give it the role in one write.
+type target struct {
+	Address string   `json:"address,omitempty"`
+	Pulse   string   `json:"pulse"`
+	Birth   int64    `json:"birth"`             // revision of the pulse's creation
+	TTL     int64    `json:"ttl_ms"`            // that of the pulse
+	Highest sdk.Term `json:"highest,omitempty"` // that it has ever seen
+}
+
+func (t target) ttl() time.Duration { return time.Duration(t.TTL) * time.Millisecond }
+
+// records are those of a tenure that begins.
+func records(t sdk.Term, who sdk.Peer, pulse string, ttl time.Duration, follows supervisor.TermRecord) (primaryRecord, termRecord) {
+	prim := primaryRecord{
+		Primary: supervisor.Primary{
+			Node: who.Node, Address: who.Address, Term: t, Pulse: pulse,
+			State: sdk.RolePromoting, Since: time.Now().UTC(),
+		},
+		TTL:     ttl.Milliseconds(),
+		Write:   rand.Text(),
+		Follows: &follows,
+	}
+	term := termRecord{
+		TermRecord: supervisor.TermRecord{Term: t, Node: who.Node, Address: who.Address, Pulse: pulse, Victim: follows.Lost()},
+		TTL:        ttl.Milliseconds(),
+	}
+	return prim, term
+}
 
 // encode never fails for the types of this package: they hold nothing that
 // JSON cannot say.

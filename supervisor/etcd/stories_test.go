@@ -590,26 +590,97 @@ func TestAnEtcdThatIsFull(t *testing.T) {
 	})
 }
 
-func TestAReservation(t *testing.T) {
+// reserve has b accept that the role of a goes to it, and returns once a knows.
+func (l *lab) reserve(a, b *player, id string) {
+	res := supervisor.Reservation{ID: id, To: b.host.name, From: a.host.name, Reason: sdk.ReasonSwitchover, For: 10 * second, State: supervisor.Asked}
+	if err := b.e.Request(l.Context(), res); err != nil {
+		l.Fatal(err)
+	}
+	res.State = supervisor.Accepted
+	if err := b.e.Answer(l.Context(), res); err != nil {
+		l.Error(err)
+	}
+	l.sees(a, "accepted", func(st supervisor.State) bool {
+		return st.Reservation.Binds() && st.Reservation.State == supervisor.Accepted
+	})
+}
+
+func TestAReservationHandsOver(t *testing.T) {
 	story(t, func(l *lab) {
 		a, b := l.join("a", 3*second), l.join("b", 3*second)
 		lease := l.primary(a)
-		res := supervisor.Reservation{ID: "1", To: "b", From: "a", Reason: sdk.ReasonSwitchover, For: 10 * second, State: supervisor.Asked}
-		if err := b.e.Request(l.Context(), res); err != nil {
-			l.Fatal(err)
-		}
-		other := res
-		other.ID, other.To = "2", "a"
-		if err := a.e.Request(l.Context(), other); !errors.Is(err, supervisor.ErrBusy) {
+		l.reserve(a, b, "1")
+		if err := a.e.Request(l.Context(), supervisor.Reservation{ID: "2", To: "a", State: supervisor.Asked}); !errors.Is(err, supervisor.ErrBusy) {
 			l.Errorf("a second request: %v, want ErrBusy", err)
 		}
-		res.State = supervisor.Accepted
-		if err := b.e.Answer(l.Context(), res); err != nil {
+		if err := lease.Resign(l.Context()); err != nil {
 			l.Error(err)
 		}
-		l.sees(a, "accepted", func(st supervisor.State) bool {
-			return st.Reservation.Binds() && st.Reservation.State == supervisor.Accepted
+		// One write, and b has it: nobody finds it vacant.
+		st := l.sees(b, "its own", func(st supervisor.State) bool { return st.Mine })
+		if st.Reservation == nil || st.Reservation.ID != "1" {
+			l.Errorf("given for %+v, want the reservation", st.Reservation)
+		}
+		if got := st.Term; got.Term != 2 || got.Node != "b" || !got.Moved {
+			l.Errorf("term %+v, want 2, of b, moved", got)
+		}
+		got, err := b.e.Take(l.Context(), st)
+		if err != nil {
+			l.Fatal(err)
+		}
+		if f := got.Follows(); got.Term() != 2 || f.Term != 1 || f.Node != "a" || !f.Resigned {
+			l.Errorf("term %d follows %+v, want 2 after a resigned 1", got.Term(), f)
+		}
+		if got.Until() <= b.host.clock.Now() {
+			l.Error("the lease has run out")
+		}
+		if st := l.sees(b, "held", func(st supervisor.State) bool { return !st.Mine }); st.Reservation != nil {
+			l.Errorf("the reservation is left behind: %+v", st.Reservation)
+		}
+	})
+}
+
+func TestAReservationForOneWhoCannotHaveIt(t *testing.T) {
+	key := newKeys("/test")
+	for name, spoil := range map[string]func(l *lab, b *player){
+		"pulse gone": func(l *lab, b *player) {
+			l.delete(one(b.Client.pulse(3 * second).key))
+		},
+		"higher term seen": func(l *lab, b *player) {
+			r, _ := l.store.txn(txn{Then: []op{get(one(key.reserved("db")))}})
+			rec, _ := decode[reservationRecord](r.first(0))
+			rec.Target.Highest = 7
+			_, _ = l.store.txn(txn{Then: []op{put(key.reserved("db"), encode(rec))}})
+		},
+		"cancelled": func(l *lab, b *player) {
+			l.delete(one(key.reserved("db")))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(l *lab) {
+				a, b := l.join("a", 3*second), l.join("b", 3*second)
+				lease := l.primary(a)
+				l.reserve(a, b, "1")
+				spoil(l, b)
+				if err := lease.Resign(l.Context()); err != nil {
+					l.Error(err)
+				}
+				if st := l.sees(a, "vacant", isVacant); !st.Term.Resigned || st.Term.Term != 1 {
+					l.Errorf("term %+v, want 1, resigned", st.Term)
+				}
+			})
 		})
+	}
+}
+
+func TestAReservationWhoseTargetNeverComes(t *testing.T) {
+	story(t, func(l *lab) {
+		a := l.join("a", 3*second)
+		lease := l.primary(a)
+		if err := a.e.Request(l.Context(), supervisor.Reservation{ID: "1", To: "b", From: "a", Reason: sdk.ReasonSwitchover, For: 10 * second, State: supervisor.Asked}); err != nil {
+			l.Fatal(err)
+		}
+		l.sees(a, "asked", func(st supervisor.State) bool { return st.Reservation.Binds() })
 		if err := lease.Resign(l.Context()); err != nil {
 			l.Error(err)
 		}
@@ -617,8 +688,7 @@ func TestAReservation(t *testing.T) {
 		if _, err := a.e.Take(l.Context(), st); !errors.Is(err, supervisor.ErrRefused) {
 			l.Errorf("take of what is reserved: %v, want ErrRefused", err)
 		}
-		// The target never comes: it ends by itself, ten seconds after it was
-		// first seen, though it was answered in between.
+		// It ends by itself, ten seconds after it was first seen.
 		began := time.Now()
 		l.sees(a, "free again", func(st supervisor.State) bool { return st.Reservation == nil })
 		if took := time.Since(began); took > 10*second {

@@ -307,7 +307,7 @@ func (e *elector) write(h *held, s *service, seen supervisor.State) {
 	}
 	moved := false
 	if r := seen.Reservation; r.Binds() {
-		moved = r.Reason == sdk.ReasonSwitchover || r.Reason == sdk.ReasonFailover
+		moved = r.Moves()
 		s.reservation, s.reservedRev = nil, 0
 	}
 	rev := n.cluster.write()
