@@ -509,17 +509,17 @@ func TestReloadChangesNoRole(t *testing.T) {
 
 		changed := s.service
 		changed.TTL = 5 * time.Second
-		if err := db1.member.Reload(changed, plugins); err == nil {
+		if err := db1.member.Reload(changed, plugins, []bool{false, false}); err == nil {
 			t.Error("a new ttl is put in force without a word")
 		}
 		changed = s.service
 		changed.Parts = changed.Parts[:1]
-		if err := db1.member.Reload(changed, plugins[:1]); err == nil {
+		if err := db1.member.Reload(changed, plugins[:1], []bool{false}); err == nil {
 			t.Error("a part is left out while it is primary")
 		}
 		changed = s.service
 		changed.Priority = 7
-		if err := db1.member.Reload(changed, plugins); err != nil {
+		if err := db1.member.Reload(changed, plugins, []bool{false, false}); err != nil {
 			t.Error(err)
 		}
 		s.wait(time.Second)
@@ -597,13 +597,15 @@ func (m *machine) alter(part string, setting ...string) {
 	changed := m.scene.service
 	changed.Parts = slices.Clone(changed.Parts)
 	var plugins []supervisor.Plugin
+	var altered []bool
 	for i, p := range changed.Parts {
 		if p.Name == part {
 			changed.Parts[i].Config = map[string]any{"settings": setting}
 		}
+		altered = append(altered, p.Name == part)
 		plugins = append(plugins, m.Plugin(m.parts[p.Name]))
 	}
-	if err := m.member.Reload(changed, plugins); err != nil {
+	if err := m.member.Reload(changed, plugins, altered); err != nil {
 		m.scene.Error(err)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
-	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -395,24 +394,22 @@ func (m *Member) reloadable(s Service) error {
 }
 
 // Reload puts a new definition in force, with the plugins that have its
-// settings, without a change of role. A part whose settings have changed is
-// promoted again under the same term where it is promoted, else demoted again. A
-// definition that is not
-// Reloadable is refused.
-func (m *Member) Reload(s Service, plugins []Plugin) error {
+// settings, without a change of role. Altered tells of each part whether its
+// settings are others than before: it is promoted again under the same term where
+// it is promoted, else demoted again. A definition that is not Reloadable is
+// refused.
+func (m *Member) Reload(s Service, plugins []Plugin, altered []bool) error {
 	m.mu.Lock()
 	defer m.ring()
 	defer m.mu.Unlock()
 	if err := m.reloadable(s); err != nil {
 		return err
 	}
-	if len(plugins) != len(m.parts) {
+	if len(plugins) != len(m.parts) || len(altered) != len(m.parts) {
 		return fmt.Errorf("reload %s: %d plugins for %d parts", s.Name, len(plugins), len(m.parts))
 	}
 	for i, p := range m.parts {
-		if !reflect.DeepEqual(p.def().Config, s.Parts[i].Config) {
-			p.altered = true
-		}
+		p.altered = p.altered || altered[i]
 		p.defined.Store(&defined{s.Parts[i], plugins[i]})
 	}
 	m.service = s

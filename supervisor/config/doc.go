@@ -7,7 +7,8 @@
 // its mistakes at once, as [Mistakes]: each names file, line, column and key,
 // and says what would be right. A broken service file keeps no other service
 // from being used. Passwords are read from files of their own when they are
-// needed, and appear in no error and no print.
+// needed, and appear in no error, no print and no hash; those that are written out
+// in the settings of a plugin are part of the definition as all of them.
 //
 // What it does not guarantee: that what a definition names exists. Whether
 // plugins, users, programs and addresses are there is asked where they are

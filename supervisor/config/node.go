@@ -46,9 +46,11 @@ func (e Etcd) TLS() bool {
 
 // LoadNode reads a node's file and, where there are any, its drop-ins: for
 // /etc/deputy/deputy.toml those in /etc/deputy/deputy.d/*.toml, in the order
-// of their names; what comes later wins key by key. The error is [Mistakes].
+// of their names; what comes later wins key by key. The error is [Mistakes]; of
+// the Node only where its secrets are is then known.
 func LoadNode(file string) (Node, error) {
 	var wrong Mistakes
+	unknown := Node{File: file, credentials: credentialDirs(file)}
 	doc, mistakes := readDocument(file)
 	wrong = append(wrong, mistakes...)
 
@@ -66,17 +68,16 @@ func LoadNode(file string) (Node, error) {
 	}
 	// What a file that cannot be read says may be what another seems to lack.
 	if err := wrong.err(); err != nil {
-		return Node{}, err
+		return unknown, err
 	}
 	host, err := os.Hostname()
 	if err != nil {
 		host = ""
 	}
 	n := readNode(top(doc, &wrong), host)
-	n.File = file
-	n.credentials = credentialDirs(file)
+	n.File, n.credentials = file, unknown.credentials
 	if err := wrong.err(); err != nil {
-		return Node{}, err
+		return unknown, err
 	}
 	return n, nil
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -130,6 +131,34 @@ func TestReveal(t *testing.T) {
 		if err != nil && strings.Contains(err.Error(), "hunter2") {
 			t.Error("the secret is in the message")
 		}
+	}
+	for _, test := range []struct {
+		where map[string]any
+		want  Secret
+		err   string
+	}{
+		{map[string]any{"credential": "own"}, Secret{Credential: "own"}, ""},
+		{map[string]any{"file": "/x"}, Secret{File: "/x"}, ""},
+		{map[string]any{"file": "x"}, Secret{}, "is not absolute"},
+		{map[string]any{"credential": "../deputy"}, Secret{}, "is not the name of a credential"},
+		{map[string]any{"credential": "own", "file": "/x"}, Secret{}, "must be either"},
+		{map[string]any{"credential": int64(1)}, Secret{}, "must be either"},
+		{map[string]any{"value": "hunter2"}, Secret{}, "must be either"},
+		{map[string]any{}, Secret{}, "must be either"},
+	} {
+		got, err := SecretOf(test.where)
+		if got != test.want || (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) || strings.Contains(fmt.Sprint(err), "hunter2") {
+			t.Errorf("%v: got %v, %v, want %v, %q", test.where, got, err, test.want, test.err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "deputy.toml"), []byte("node=1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if n, err = LoadNode(filepath.Join(dir, "deputy.toml")); err == nil {
+		t.Error("a node that is wrong is not told")
+	}
+	if got, err := n.Reveal(Secret{Credential: "own"}); got != "own" {
+		t.Errorf("with a node that is wrong: got %q, %v", got, err)
 	}
 	if _, err := n.Reveal(Secret{Credential: "none"}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a missing credential is %v, want not-exist", err)

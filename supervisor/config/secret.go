@@ -11,10 +11,31 @@ import (
 )
 
 // A Secret tells where a password is, not what it is: { credential = "mysql" }
-// or { file = "/root/mysql.password" }. [Node.Reveal] reads it.
+// or { file = "/root/mysql.password" }. [Node.Reveal] reads it. The settings of
+// plugins have them, too, where the plugin calls a setting a secret: SecretOf.
 type Secret struct {
 	Credential string // a file of that name among the credentials
 	File       string // absolute
+}
+
+// eitherSecret is what a secret that is not written out has to look like.
+const eitherSecret = `must be either { credential = "NAME" } or { file = "/path" }`
+
+// SecretOf reads where a secret is from a plugin's setting that is a table.
+func SecretOf(where map[string]any) (Secret, error) {
+	credential, named := where["credential"].(string)
+	file, filed := where["file"].(string)
+	switch {
+	case len(where) != 1 || !named && !filed:
+		return Secret{}, errors.New(eitherSecret)
+	case named && !namePattern.MatchString(credential):
+		return Secret{}, fmt.Errorf("%q is not the name of a credential; %s", credential, nameRule)
+	case filed:
+		if err := absolute(file); err != nil {
+			return Secret{}, err
+		}
+	}
+	return Secret{Credential: credential, File: file}, nil
 }
 
 // IsZero reports whether no secret was named.
@@ -62,7 +83,7 @@ func (n Node) Reveal(s Secret) (string, error) {
 			}
 		}
 	}
-	return "", fmt.Errorf("reveal %s: %w in %s", s, fs.ErrNotExist, strings.Join(n.credentials, " or "))
+	return "", fmt.Errorf("reveal %s: %w in %s: write it into a file %s there, and chmod 600 that", s, fs.ErrNotExist, strings.Join(n.credentials, " or "), s.Credential)
 }
 
 func reveal(file string) (string, error) {
@@ -120,7 +141,7 @@ func readSecret(t *table, key string) Secret {
 	}
 	sub.close()
 	if sub.has("credential") == sub.has("file") {
-		t.mistake(key, `must be either { credential = "NAME" } or { file = "/path" }`)
+		t.mistake(key, eitherSecret)
 	}
 	return s
 }

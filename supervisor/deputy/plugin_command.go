@@ -145,6 +145,8 @@ func (o *origin) of(a *app, p picked) (plugin.Host, supervisor.Part, config.Sett
 		host.Node = a.thisNode()
 	}
 	host.StateDir = filepath.Join(a.paths.state, host.Service)
+	node, _ := a.settings() // where its credentials are is known all the same
+	host.Reveal = reveal(node)
 	part := supervisor.Part{Use: p.use, Name: o.part}
 	if part.Name == "" {
 		part.Name = p.use

@@ -114,6 +114,7 @@ type property struct {
 	Items       json.RawMessage   `json:"items"`
 	Properties  json.RawMessage   `json:"properties"`
 	Required    []string          `json:"required"`
+	WriteOnly   bool              `json:"writeOnly"` // a secret
 }
 
 // settingsOf returns the settings that a JSON Schema has, in its order, those
@@ -166,6 +167,8 @@ func settingsOf(prefix string, schema json.RawMessage) ([]setting, error) {
 // kindOf names a setting's type for people.
 func kindOf(p property) string {
 	switch {
+	case p.WriteOnly && p.Type == "string":
+		return "secret"
 	case len(p.Enum) > 0:
 		var values []string
 		for _, v := range p.Enum {

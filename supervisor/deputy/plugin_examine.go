@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/deputy-ha/deputy/sdk/sdktest"
+	"github.com/deputy-ha/deputy/supervisor"
 	"github.com/deputy-ha/deputy/supervisor/plugin"
 )
 
@@ -106,6 +107,9 @@ func (a *app) pluginTest(ctx context.Context, what string, o origin, c sdktest.C
 		defer cancel()
 		err = made.Verify(looking) // else each case would find the same
 	}
+	if err == nil && p.use != execPlugin {
+		part.Config, err = revealed(ctx, host, part)
+	}
 	if err != nil {
 		return mistaken(settings, err)
 	}
@@ -138,6 +142,17 @@ func (a *app) pluginTest(ctx context.Context, what string, o origin, c sdktest.C
 		return err
 	}
 	return a.verdict(p, results, time.Since(began))
+}
+
+// revealed returns a part's settings as its plugin is given them.
+func revealed(ctx context.Context, h plugin.Host, part supervisor.Part) (map[string]any, error) {
+	ctx, cancel := context.WithTimeout(ctx, openTime)
+	defer cancel()
+	says, err := plugin.Describe(ctx, h, part.Use)
+	if err != nil {
+		return nil, err
+	}
+	return h.Settings(says.Schema, part.Config)
 }
 
 // agree asks whether to promote and demote here.

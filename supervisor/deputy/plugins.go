@@ -30,7 +30,7 @@ func (a *app) plugins(node config.Node, s supervisor.Service, clock supervisor.C
 	host := plugin.Host{
 		Service: s.Name, Node: node.Name, RunDir: a.dir(s.Name), StateDir: filepath.Join(a.paths.state, s.Name), UID: os.Geteuid(),
 		Dirs:  append([]string{pluginDir, localPluginDir}, node.PluginDirs...),
-		Stall: plugin.StallTime(s.TTL), Clock: clock, Log: log,
+		Stall: plugin.StallTime(s.TTL), Clock: clock, Log: log, Reveal: reveal(node),
 	}
 	plugins := make([]plugin.Plugin, len(s.Parts))
 	wrong := make([]error, len(s.Parts))
@@ -46,6 +46,17 @@ func (a *app) plugins(node config.Node, s supervisor.Service, clock supervisor.C
 		return plugins, mark(err, errConfig)
 	}
 	return plugins, bounded(s, plugins)
+}
+
+// reveal reads the secrets of plugins as those of the node are read.
+func reveal(node config.Node) func(map[string]any) (string, error) {
+	return func(where map[string]any) (string, error) {
+		s, err := config.SecretOf(where)
+		if err != nil {
+			return "", err
+		}
+		return node.Reveal(s)
+	}
 }
 
 // blame tells what is wrong with a part by file, plugin and, where it is about
@@ -133,9 +144,9 @@ func closeAll(plugins []plugin.Plugin, log *slog.Logger) {
 }
 
 // configureAll puts another definition's settings in force, and returns the
-// plugins that have them. With an error, which is errConfig, those of before
-// are in force in all of them.
-func configureAll(ctx context.Context, was, s supervisor.Service, plugins []plugin.Plugin) (_ []plugin.Plugin, err error) {
+// plugins that have them, and of each whether they have changed. With an error,
+// which is errConfig, those of before are in force in all of them.
+func configureAll(ctx context.Context, was, s supervisor.Service, plugins []plugin.Plugin) (next []plugin.Plugin, changed []bool, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, reloadTime, fmt.Errorf("not within %s", reloadTime))
 	defer cancel()
 	wrong := make([]error, len(plugins))
@@ -145,24 +156,25 @@ func configureAll(ctx context.Context, was, s supervisor.Service, plugins []plug
 		}
 	}
 	if err := errors.Join(wrong...); err != nil {
-		return nil, mark(err, errConfig)
+		return nil, nil, mark(err, errConfig)
 	}
-	next := slices.Clone(plugins)
+	next, changed = slices.Clone(plugins), make([]bool, len(plugins))
 	defer func() {
 		if err == nil {
 			return
 		}
 		for i, p := range next { // what has not changed does nothing
-			if _, undo := p.Configure(context.WithoutCancel(ctx), was.Parts[i]); undo != nil {
+			if _, _, undo := p.Configure(context.WithoutCancel(ctx), was.Parts[i]); undo != nil {
 				err = errors.Join(err, fmt.Errorf("put back the settings of %s: %w", was.Parts[i].Name, undo))
 			}
 		}
 	}()
 	for i, p := range plugins {
-		if next[i], err = p.Configure(ctx, s.Parts[i]); err != nil {
-			next[i] = p
-			return nil, mark(blame(s, s.Parts[i], err), errConfig)
+		other, altered, fault := p.Configure(ctx, s.Parts[i])
+		if fault != nil {
+			return next, nil, mark(blame(s, s.Parts[i], fault), errConfig)
 		}
+		next[i], changed[i] = other, altered
 	}
-	return next, bounded(s, next)
+	return next, changed, bounded(s, next)
 }

@@ -217,11 +217,11 @@ func (t *seat) reloadNow(ctx context.Context) error {
 	if err := t.member.Reloadable(s); err != nil {
 		return err
 	}
-	plugins, err := configureAll(ctx, t.service, s, t.plugins)
+	plugins, changed, err := configureAll(ctx, t.service, s, t.plugins)
 	if err != nil {
 		return err
 	}
-	if err := t.member.Reload(s, machine(plugins)); err != nil {
+	if err := t.member.Reload(s, machine(plugins), changed); err != nil {
 		return err
 	}
 	t.service, t.plugins = s, plugins

@@ -388,7 +388,7 @@ func TestReloadedHookIsKilled(t *testing.T) {
 		_, err := os.Stat(filepath.Join(b.dir, "began"))
 		return err == nil
 	})
-	next, err := b.Configure(t.Context(), b.part)
+	next, _, err := b.Configure(t.Context(), b.part)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -79,20 +79,28 @@ func (p *Process) Rank(ctx context.Context, mine string, others map[string]strin
 
 // Validate judges the settings of another definition of the part.
 func (p *Process) Validate(ctx context.Context, part supervisor.Part) error {
-	return p.call(ctx, "validate", func(l *life) error { return l.wire.Validate(ctx, p.setupOf(&part)) })
+	config, err := p.settings(part)
+	if err != nil {
+		return err
+	}
+	return p.call(ctx, "validate", func(l *life) error { return l.wire.Validate(ctx, p.setupOf(config)) })
 }
 
-// Configure puts the settings of another definition of the part in force, in
-// the process that runs and in all that come after it. An act that runs is
-// waited for.
-func (p *Process) Configure(ctx context.Context, part supervisor.Part) (Plugin, error) {
+// Configure puts the settings of another definition of the part in force, with
+// its secrets as they are now, in the process that runs and in all that come
+// after it. An act that runs is waited for.
+func (p *Process) Configure(ctx context.Context, part supervisor.Part) (next Plugin, changed bool, err error) {
 	p.configuring.Lock()
 	defer p.configuring.Unlock()
-	if p.takes(part) {
-		return p, nil
+	config, err := p.settings(part)
+	if err != nil {
+		return nil, false, err
 	}
-	err := p.call(ctx, "configure", func(l *life) error {
-		if err := l.wire.Configure(ctx, p.setupOf(&part)); err != nil {
+	if p.takes(part, config) {
+		return p, false, nil
+	}
+	err = p.call(ctx, "configure", func(l *life) error {
+		if err := l.wire.Configure(ctx, p.setupOf(config)); err != nil {
 			return err
 		}
 		p.mu.Lock()
@@ -100,21 +108,21 @@ func (p *Process) Configure(ctx context.Context, part supervisor.Part) (Plugin, 
 		if p.now != l { // one that may have the settings of before follows it
 			return wire.ErrUnavailable
 		}
-		p.part = part
+		p.part, p.config = part, config
 		return nil
 	})
 	if err != nil {
 		p.revert(err)
-		return nil, err
+		return nil, false, err
 	}
-	return p, nil
+	return p, true, nil
 }
 
 // takes takes a definition whose settings are those in force already.
-func (p *Process) takes(part supervisor.Part) bool {
+func (p *Process) takes(part supervisor.Part, config map[string]any) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	same := reflect.DeepEqual(p.part.Config, part.Config)
+	same := p.open && reflect.DeepEqual(p.config, config)
 	if same {
 		p.part = part
 	}
@@ -133,7 +141,7 @@ func (p *Process) revert(err error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), graceTime)
 	defer cancel()
-	if err := l.wire.Configure(ctx, p.setupOf(nil)); err != nil {
+	if err := l.wire.Configure(ctx, p.setup()); err != nil {
 		l.kill(fmt.Errorf("settings put back: %w", err))
 		p.retire(l)
 	}

@@ -20,6 +20,10 @@
 // pings while any other call has no answer. See TestRule01 to TestRule11 for
 // what hosting takes that go-plugin leaves to its users.
 //
+// A secret that a setting only refers to is read when the part is opened, and
+// again when it is configured; each process in between gets the same. It is in no
+// log and no error.
+//
 // What it does not guarantee: that nothing of an ended act is left. A process
 // that began a session of its own and whose parents have all ended cannot be
 // told from any other, and one stuck in the kernel, or of another user, cannot

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"strings"
 	"sync"
 	"time"
@@ -303,13 +304,13 @@ func (x *Exec) Validate(_ context.Context, p supervisor.Part) error {
 
 // Configure returns a plugin with the definition. What runs by that of before is
 // killed by its Kill, too.
-func (x *Exec) Configure(_ context.Context, p supervisor.Part) (Plugin, error) {
+func (x *Exec) Configure(_ context.Context, p supervisor.Part) (next Plugin, changed bool, err error) {
 	n, err := newExec(x.host, p)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	n.runs = x.runs
-	return n, nil
+	return n, !reflect.DeepEqual(x.part.Config, p.Config), nil
 }
 
 // Close ends whatever still runs.

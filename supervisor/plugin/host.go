@@ -25,6 +25,10 @@ type Host struct {
 	Stall    time.Duration // without a sign of life for so long a process is frozen; zero: the longest of StallTime
 	Clock    supervisor.Clock
 	Log      *slog.Logger
+
+	// Reveal reads the secret that a setting only tells where to find, such as
+	// { credential = "mysql" }. Without it there are none but those written out.
+	Reveal func(where map[string]any) (string, error)
 }
 
 // The bounds of a stall time.
@@ -59,10 +63,11 @@ type Plugin interface {
 	// setting's.
 	Validate(ctx context.Context, p supervisor.Part) error
 	// Configure puts another definition of the part in force, and returns the
-	// plugin that has it: this one, or one in its place that needs no Open.
-	// With an error the definition of before stays in force. Use and Name have
-	// to be as before.
-	Configure(ctx context.Context, p supervisor.Part) (Plugin, error)
+	// plugin that has it: this one, or one in its place that needs no Open; and
+	// whether its settings, the secrets in them included, are others than
+	// before. With an error the definition of before stays in force. Use and
+	// Name have to be as before.
+	Configure(ctx context.Context, p supervisor.Part) (next Plugin, changed bool, err error)
 	// Verify reports everything that would keep the plugin from being called
 	// now, such as a program that is missing or that others could change. It
 	// has nothing done; what it has to start it ends again.

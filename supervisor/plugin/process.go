@@ -32,6 +32,7 @@ type Process struct {
 
 	mu      sync.Mutex
 	part    supervisor.Part  // as last configured
+	config  map[string]any   // its settings then, with the secrets in them
 	says    wire.Description // as Open learned it
 	took    time.Duration    // by Open
 	term    sdk.Term         // the highest of an act
@@ -121,9 +122,9 @@ func (p *Process) isOpen() bool {
 	return p.open
 }
 
-// begin starts a process and configures it; asked to, it learns first what it
-// is.
-func (p *Process) begin(ctx context.Context, describe bool) (_ *life, says wire.Description, err error) {
+// begin starts a process and configures it. The first one is asked what it is,
+// and the secrets in its settings are read; those after it get the same.
+func (p *Process) begin(ctx context.Context, first bool) (_ *life, says wire.Description, err error) {
 	l, err := p.start(ctx)
 	if err != nil {
 		return nil, says, err
@@ -136,12 +137,19 @@ func (p *Process) begin(ctx context.Context, describe bool) (_ *life, says wire.
 	}()
 	ctx, cancel := context.WithTimeoutCause(ctx, startTime, fmt.Errorf("no answer within %s", startTime))
 	defer cancel()
-	if describe {
+	if first {
 		if says, err = l.describe(ctx); err != nil {
 			return nil, says, err
 		}
+		config, err := p.host.Settings(says.Schema, p.defined().Config)
+		if err != nil {
+			return nil, says, err
+		}
+		p.mu.Lock()
+		p.config = config
+		p.mu.Unlock()
 	}
-	if err := l.wire.Configure(ctx, p.setupOf(nil)); err != nil {
+	if err := l.wire.Configure(ctx, p.setup()); err != nil {
 		return nil, says, l.told(ctx, "configure", err)
 	}
 	return l, says, nil
@@ -181,17 +189,35 @@ func (p *Process) heartbeats() bool {
 	return p.says.Heartbeats
 }
 
-// setupOf returns what a part of that definition is configured with; none is
-// the one last configured.
-func (p *Process) setupOf(part *supervisor.Part) wire.Setup {
+func (p *Process) defined() supervisor.Part {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if part == nil {
-		part = &p.part
-	}
+	return p.part
+}
+
+// setup returns what the process is configured with.
+func (p *Process) setup() wire.Setup {
+	p.mu.Lock()
+	config := p.config
+	p.mu.Unlock()
+	return p.setupOf(config)
+}
+
+// setupOf returns what it is configured with that has those settings.
+func (p *Process) setupOf(config map[string]any) wire.Setup {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	return wire.Setup{
-		Service: p.host.Service, Node: p.host.Node, Part: part.Name, StateDir: p.host.StateDir, Config: part.Config, Term: p.term,
+		Service: p.host.Service, Node: p.host.Node, Part: p.name, StateDir: p.host.StateDir, Config: config, Term: p.term,
 	}
+}
+
+// settings returns those of another definition of the part.
+func (p *Process) settings(part supervisor.Part) (map[string]any, error) {
+	p.mu.Lock()
+	schema := p.says.Schema
+	p.mu.Unlock()
+	return p.host.Settings(schema, part.Config)
 }
 
 // describe asks what the process is.

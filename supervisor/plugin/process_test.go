@@ -397,7 +397,7 @@ func TestSettingsOfAProcess(t *testing.T) {
 		t.Errorf("an unknown key: got %s", got)
 	}
 	configure := func(color string) error {
-		p, err := s.Configure(t.Context(), s.part(map[string]any{"color": color}))
+		p, _, err := s.Configure(t.Context(), s.part(map[string]any{"color": color}))
 		if err == nil && p != Plugin(s.Process) {
 			t.Errorf("another plugin has the settings: %v", p)
 		}
@@ -443,7 +443,7 @@ func TestSettingsThatGetNoAnswerAreNotInForce(t *testing.T) {
 	// An act that runs is waited for, but not for ever.
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 200*time.Millisecond, errors.New("no answer within 200ms"))
 	defer cancel()
-	if _, err := s.Configure(ctx, s.part(map[string]any{"color": "blue"})); err == nil || Lasting(err) {
+	if _, _, err := s.Configure(ctx, s.part(map[string]any{"color": "blue"})); err == nil || Lasting(err) {
 		t.Errorf("configure beside an act: got %v", err)
 	}
 	s.write("go", "")
@@ -455,7 +455,7 @@ func TestSettingsThatGetNoAnswerAreNotInForce(t *testing.T) {
 	// One that freezes over it is replaced by one with the settings of before.
 	ctx, cancel = context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if _, err := s.Configure(ctx, s.part(map[string]any{"color": "blue", "configure": "freeze"})); err == nil {
+	if _, _, err := s.Configure(ctx, s.part(map[string]any{"color": "blue", "configure": "freeze"})); err == nil {
 		t.Error("a process that freezes takes its settings")
 	}
 	s.answers()
@@ -478,7 +478,7 @@ func TestSettingsThatAProcessDoesNotTakeAtTheStart(t *testing.T) {
 	if pids := marked(s.dir); len(pids) > 0 {
 		t.Errorf("still there: %v", pids)
 	}
-	if _, err := s.Configure(t.Context(), s.part(nil)); !errors.Is(err, ErrClosed) {
+	if _, _, err := s.Configure(t.Context(), s.part(nil)); !errors.Is(err, ErrClosed) {
 		t.Errorf("configure of what is not open: got %v", err)
 	}
 }

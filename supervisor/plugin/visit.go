@@ -14,14 +14,19 @@ func (p *Process) Verify(ctx context.Context) error {
 			if _, err := l.describe(ctx); err != nil {
 				return err
 			}
-			return l.wire.Validate(ctx, p.setupOf(nil))
+			return l.wire.Validate(ctx, p.setup())
 		})
 	}
 	return p.visit(ctx, func(l *life) error {
-		if _, err := l.describe(ctx); err != nil {
+		says, err := l.describe(ctx)
+		if err != nil {
 			return err
 		}
-		return l.told(ctx, "configure", l.wire.Configure(ctx, p.setupOf(nil)))
+		config, err := p.host.Settings(says.Schema, p.defined().Config)
+		if err != nil {
+			return err
+		}
+		return l.told(ctx, "configure", l.wire.Configure(ctx, p.setupOf(config)))
 	})
 }
 

@@ -30,6 +30,7 @@ type config struct {
 	Check     string `toml:"check" doc:"mood" default:""`
 	Renew     string `toml:"renew" doc:"mood" default:""`
 	Color     string `toml:"color" doc:"of no meaning" default:""`
+	Secret    string `toml:"secret" doc:"of no meaning to others" default:"" sensitive:"true"`
 }
 
 type moody struct {
@@ -52,6 +53,9 @@ func main() {
 func newMoody(ctx context.Context, c config, h sdk.Host) (*moody, error) {
 	m := &moody{config: c, log: h.Log.Info}
 	m.note("configure %s", c.Color)
+	if c.Secret != "" {
+		m.note("secret %s", c.Secret)
+	}
 	switch c.Color {
 	case "bad":
 		return nil, &sdk.KeyError{Key: "color", Err: errors.New("is bad")}
