@@ -23,11 +23,15 @@ func (m *Member) candidacy() Candidate {
 	return c
 }
 
+// calm is how long what only people read waits for more of it: while a role
+// moves, etcd and this machine have better to do.
+const calm = 100 * time.Millisecond
+
 // publish keeps this node's record as it should be. Positions alone do not
 // make it write more often than once a TTL, except when they are asked for.
 func (m *Member) publish(ctx context.Context) {
 	var last Candidate
-	var at time.Time
+	var at, news time.Time // written; something for people to read has changed since
 	for ctx.Err() == nil {
 		m.mu.Lock()
 		c, changed := m.candidacy(), m.changed
@@ -37,14 +41,23 @@ func (m *Member) publish(ctx context.Context) {
 		quiet.Positions = last.Positions
 		moved := !maps.Equal(c.Positions, last.Positions)
 		wait := m.timing.TTL
-		if at.IsZero() || !same(quiet, last) || (moved && time.Since(at) >= m.timing.TTL) {
+		switch {
+		case same(quiet, last):
+			news = time.Time{}
+		case news.IsZero():
+			news = time.Now()
+		}
+		switch due := !news.IsZero() && time.Since(news) >= calm; {
+		case at.IsZero(), due, !same(quiet.plain(), last.plain()), moved && time.Since(at) >= m.timing.TTL:
 			err := m.elector.Publish(ctx, c)
 			if err == nil {
-				last, at = c, time.Now()
+				last, at, news = c, time.Now(), time.Time{}
 				continue
 			}
 			m.log.Debug("presence not published", "cause", err) // that etcd is gone, observe tells
 			wait = m.timing.Renew
+		case !news.IsZero():
+			wait = calm - time.Since(news)
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -60,6 +73,15 @@ func (m *Member) publish(ctx context.Context) {
 		}
 		timer.Stop()
 	}
+}
+
+// plain is what of a candidacy others decide by.
+func (c Candidate) plain() Candidate {
+	c.Verdict, c.Health, c.Since, c.Term = "", "", time.Time{}, 0
+	if c.Role != sdk.RoleCandidate {
+		c.Role = sdk.RoleUnknown
+	}
+	return c
 }
 
 func same(a, b Candidate) bool {

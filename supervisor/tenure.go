@@ -150,8 +150,16 @@ func newScribe() *scribe {
 // announce has the role written, unless a newer one comes first.
 func (s *scribe) announce(r sdk.Role) { s.order(func() { s.role = r }) }
 
-// record has the change written, unless a newer one comes first.
-func (s *scribe) record(c Change) { s.order(func() { s.change = &c }) }
+// record has the change written, unless a newer one comes first. With the
+// tenure over, its role is of no interest any more.
+func (s *scribe) record(c Change) {
+	s.order(func() {
+		s.change = &c
+		if !c.Ended.IsZero() {
+			s.role = ""
+		}
+	})
+}
 
 func (s *scribe) order(f func()) {
 	s.mu.Lock()
@@ -194,6 +202,9 @@ func (s *scribe) write(ctx context.Context, m *Member, lease Lease) {
 			if role == "" && change == nil {
 				break
 			}
+			if role == sdk.RoleDemoting && change == nil && s.brief(ctx, m) {
+				continue
+			}
 			err := s.attempt(ctx, m, lease, role, change)
 			if err != nil {
 				m.log.Debug("record not written", "term", uint64(lease.Term()), "cause", err)
@@ -215,6 +226,21 @@ func (s *scribe) write(ctx context.Context, m *Member, lease Lease) {
 				m.pause(ctx, m.timing.Renew, nil)
 			}
 		}
+	}
+}
+
+// brief reports whether there is something else to write before a demotion has
+// taken long enough to be worth telling. It would hold up the end of it.
+func (s *scribe) brief(ctx context.Context, m *Member) bool {
+	timer := m.clock.Timer(m.clock.Now().Add(calm))
+	defer timer.Stop()
+	select {
+	case <-s.work:
+		return true
+	case <-ctx.Done():
+		return true
+	case <-timer.C():
+		return false
 	}
 }
 

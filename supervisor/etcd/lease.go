@@ -334,6 +334,7 @@ func (e *election) vacate(ctx context.Context, pulse string, term sdk.Term, to *
 		if !hold && (!owed || r.first(0).exists()) {
 			e.noticed(r.Rev, r.first(0), primaryKey)
 			e.noticed(r.Rev, r.first(1), termKey)
+			e.end(term)
 			return nil
 		}
 		t := txn{
@@ -353,8 +354,19 @@ func (e *election) vacate(ctx context.Context, pulse string, term sdk.Term, to *
 		to = nil // whatever the reason was, it is not tried again
 		r, err = e.c.txn(ctx, t)
 		if err == nil && r.OK {
+			if !hold {
+				e.noticed(r.Rev, record{}, primaryKey)
+			}
 			e.learn(r.Rev, t.Then)
+			e.end(term)
 			return nil
 		}
 	}
+}
+
+// end takes note that a tenure was given up here.
+func (e *election) end(term sdk.Term) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ended = max(e.ended, term)
 }
