@@ -34,7 +34,7 @@ func parts() []part {
 		{"address", "planned, of an address alone, at ttl 3s", (*bench).address, true},
 		{"frozen-3s", "SIGSTOP where an address is, at ttl 3s, etcd at its defaults (100/1000 ms)", frozen(3*time.Second, 0, 0), true},
 		{"frozen-1s", "SIGSTOP where an address is, at ttl 1s, etcd at 50/250 ms", frozen(time.Second, 50*time.Millisecond, 250*time.Millisecond), true},
-		{"lost-vip", "node lost at ttl 3s, etcd at its defaults; vip looks 0.3 s for another holder", lostAddress(3*time.Second, 0, 0), true},
+		{"lost-vip", "node lost at ttl 3s, etcd at its defaults; vip looks 60 ms for another holder", lostAddress(3*time.Second, 0, 0), true},
 		{"lost-3s", "node lost at ttl 3s, etcd at its defaults (100/1000 ms), hooks alone", lost(3*time.Second, 0, 0), false},
 		{"lost-1s", "node lost at ttl 1s, etcd at 50/250 ms, hooks alone", lost(time.Second, 50*time.Millisecond, 250*time.Millisecond), false},
 		{"lost-500ms", "node lost at ttl 500ms, etcd at 50/250 ms, hooks alone", lost(500*time.Millisecond, 50*time.Millisecond, 250*time.Millisecond), false},
@@ -398,8 +398,8 @@ func lost(ttl, heartbeat, election time.Duration) func(*bench, context.Context) 
 }
 
 // probes is for how long vip looks for another holder of the address, unless
-// the primary before has resigned: three times 100 ms.
-const probes = 300 * time.Millisecond
+// the primary before has resigned: three times 20 ms.
+const probes = 60 * time.Millisecond
 
 // lostAddress measures it where an address moves.
 func lostAddress(ttl, heartbeat, election time.Duration) func(*bench, context.Context) error {

@@ -18,27 +18,27 @@ func (v *vip) Check(_ context.Context, role sdk.Role) (sdk.Health, error) {
 	if err != nil {
 		return unfit(err)
 	}
-	here, state, err := v.look()
+	now, err := v.look()
 	if err != nil {
 		return unfit(err)
 	}
 	if role != sdk.RolePrimary {
-		switch err := v.foreign(here, state); {
+		switch err := now.foreign(); {
 		case err != nil:
 			return unfit(err)
-		case len(here) > 0:
-			return unfit(fmt.Errorf("%s is here although this node is %s", here[0], role))
+		case len(now.here) > 0:
+			return unfit(fmt.Errorf("%s is here although this node is %s", now.here[0], role))
 		}
 		return sdk.Health{Fit: true, Detail: fmt.Sprintf("%s can come to %s", v, l.name)}, nil
 	}
 	switch {
-	case !v.inPlace(l, here) && len(here) == 0:
+	case !v.inPlace(l, now.here) && len(now.here) == 0:
 		return unfit(fmt.Errorf("%s is not here", v))
-	case !v.inPlace(l, here):
-		return unfit(fmt.Errorf("want %s on %s, have %v", v, l.name, here))
-	case v.Guard && !state.Installed:
+	case !v.inPlace(l, now.here):
+		return unfit(fmt.Errorf("want %s on %s, have %v", v, l.name, now.here))
+	case v.Guard && !now.guard.Installed:
 		return unfit(errors.New("the guard is gone: somebody has removed its nftables tables (nft flush ruleset? a firewall that reloads?)"))
-	case v.Guard && state.Left == 0:
+	case v.Guard && now.guard.Left == 0:
 		return unfit(errors.New("the guard has closed: the lease was not renewed"))
 	}
 	return sdk.Health{Fit: true, Detail: fmt.Sprintf("%s on %s", v, l.name)}, nil

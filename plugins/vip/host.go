@@ -17,26 +17,31 @@ import (
 
 // What is done to the host's addresses, by who alone changes them.
 
-// look returns the addresses of ours that the host has, those of settings of
-// before included, and the guard.
-func (v *vip) look() ([]entry, kernelguard.State, error) {
-	state, err := v.guard.State()
-	if err != nil {
+// A seen is what the host has of ours: the addresses, those of settings of before
+// included, and the guard.
+type seen struct {
+	here  []entry
+	guard kernelguard.State
+}
+
+// look looks at the host.
+func (v *vip) look() (s seen, err error) {
+	if s.guard, err = v.guard.State(); err != nil {
 		if v.Guard {
-			return nil, state, err
+			return s, err
 		}
-		state = kernelguard.State{}
+		s.guard = kernelguard.State{}
 	}
-	here, err := v.kernel.list(slices.Concat(v.addrs(), state.Addresses))
-	return here, state, err
+	s.here, err = v.kernel.list(slices.Concat(v.addrs(), s.guard.Addresses))
+	return s, err
 }
 
 // foreign is an error if the host has an address that this plugin has not
 // added: to take it down, or to guard it, might cut the host off.
-func (v *vip) foreign(here []entry, state kernelguard.State) error {
+func (s seen) foreign() error {
 	var wrong []error
-	for _, e := range here {
-		if !e.marked() && !slices.Contains(state.Addresses, e.addr) {
+	for _, e := range s.here {
+		if !e.marked() && !slices.Contains(s.guard.Addresses, e.addr) {
 			wrong = append(wrong, fmt.Errorf("%s was not added by deputy: it is the host's own, or a leftover: remove it from the system's network configuration, and with: ip address del %s", e, strings.Replace(e.String(), " on ", " dev ", 1)))
 		}
 	}
@@ -62,42 +67,37 @@ func (v *vip) inPlace(l link, here []entry) bool {
 // adopt reports whether all is in place already, and keeps it so; the guard,
 // if there is to be one, is open. Foreign addresses are an error: nothing is
 // done about them.
-func (v *vip) adopt(l link, open bool, until sdk.Instant) (bool, error) {
-	here, state, err := v.look()
-	if err != nil {
-		return false, sdk.Unchanged(err)
+func (v *vip) adopt(l link, open bool, until sdk.Instant) (now seen, already bool, err error) {
+	if now, err = v.look(); err != nil {
+		return now, false, sdk.Unchanged(err)
 	}
-	if err := v.foreign(here, state); err != nil {
-		return false, sdk.Refuse(err)
+	if err := now.foreign(); err != nil {
+		return now, false, sdk.Refuse(err)
 	}
-	if !v.inPlace(l, here) || v.Guard != open || v.Guard != state.Installed {
-		return false, nil
+	if !v.inPlace(l, now.here) || v.Guard != open || v.Guard != now.guard.Installed {
+		return now, false, nil
 	}
 	v.mu.Lock()
 	v.held, v.renewed = true, max(until, v.renewed)
 	v.mu.Unlock()
-	return true, v.last(l, until, true)
+	return now, true, v.last(l, until, true)
 }
 
 // add brings the addresses here for as long as the lease holds, and proves it.
-func (v *vip) add(l link, until sdk.Instant) error {
-	here, state, err := v.look()
-	if err != nil {
-		return err
-	}
+func (v *vip) add(l link, now seen, until sdk.Instant) (err error) {
 	if l.announces() && v.Announce.Count > 0 {
 		if err := v.speaker.open(l, v.addrs()); err != nil {
 			return err
 		}
 	}
-	for _, e := range here { // before the guard of what they were is gone
+	for _, e := range now.here { // before the guard of what they were is gone
 		if !v.wants(l, e) {
 			if err := v.kernel.remove(e); err != nil {
 				return err
 			}
 		}
 	}
-	if !v.Guard && state.Installed {
+	if !v.Guard && now.guard.Installed {
 		if err := v.guard.Remove(); err != nil {
 			return err
 		}
@@ -109,7 +109,7 @@ func (v *vip) add(l link, until sdk.Instant) error {
 		return err
 	}
 	v.say(l)
-	here, err = v.kernel.list(v.addrs())
+	here, err := v.kernel.list(v.addrs())
 	v.mu.Lock()
 	until = v.renewed // it may have gone on meanwhile
 	v.mu.Unlock()
@@ -202,9 +202,13 @@ func (v *vip) mend(until sdk.Instant) error {
 	if err != nil {
 		return err
 	}
-	found, err := v.found(l, here)
-	if err != nil {
-		return err
+	v.mu.Lock()
+	found := v.held // what this process has promoted, it need not look for
+	v.mu.Unlock()
+	if !found {
+		if found, err = v.found(l, here); err != nil {
+			return err
+		}
 	}
 	v.mu.Lock()
 	if found && !v.held && !v.promoting {
@@ -254,25 +258,25 @@ func (v *vip) silence(parting sdk.Instant) error {
 // leave silences and removes the addresses, and tells what it has removed, if
 // anything.
 func (v *vip) leave(ctx context.Context, parting sdk.Instant) (did string, _ error) {
-	here, state, err := v.look()
+	now, err := v.look()
 	if err == nil {
-		err = v.foreign(here, state)
+		err = now.foreign()
 	}
 	if err != nil {
 		return "", err
 	}
-	had := addrsOf(here)
+	had := addrsOf(now.here)
 	cut := v.connections(ctx, had)
 	silence := v.silence(parting)
 	v.cut(ctx, cut)
 	var gone []string
-	for _, e := range here {
+	for _, e := range now.here {
 		if err := v.kernel.remove(e); err != nil {
 			return "", errors.Join(err, silence)
 		}
 		gone = append(gone, e.String())
 	}
-	if len(here) > 0 {
+	if len(now.here) > 0 {
 		left, err := v.kernel.list(had)
 		if err == nil && len(left) > 0 {
 			err = fmt.Errorf("deleted, but the kernel still has %v", left)
@@ -283,9 +287,9 @@ func (v *vip) leave(ctx context.Context, parting sdk.Instant) (did string, _ err
 		v.sweep(had)
 	}
 	switch {
-	case v.Guard && !state.Current && silence == nil:
+	case v.Guard && !now.guard.Current && silence == nil:
 		silence = v.guard.Install() // in place of one of other settings
-	case !v.Guard && state.Installed:
+	case !v.Guard && now.guard.Installed:
 		silence = v.guard.Remove()
 	}
 	if silence != nil { // but the addresses are not here

@@ -100,7 +100,9 @@ func TestDuplicates(t *testing.T) {
 func TestRenewDuringProbe(t *testing.T) {
 	t.Parallel()
 	l := netlab.New(t)
-	a := newNode(t, l.Host("192.0.2.11/24", "2001:db8::11/64"), "a", both())
+	a := newNode(t, l.Host("192.0.2.11/24", "2001:db8::11/64"), "a", both(func(c map[string]any) {
+		c["probe"] = map[string]any{"interval": "100ms"} // 300 ms in all
+	}))
 	a.demote(sdk.OutcomeAlready)
 	p := a.failover()
 	p.LeaseUntil = sdk.Now().Add(250 * time.Millisecond) // less than the probes take

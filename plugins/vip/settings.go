@@ -32,7 +32,7 @@ type announceSettings struct {
 
 type probeSettings struct {
 	Count      int           `toml:"count" doc:"how often one asks for the address; 0: never" default:"3" min:"0" max:"20"`
-	Interval   time.Duration `toml:"interval" doc:"how long one waits for an answer each time" default:"100ms" min:"10ms" max:"10s"`
+	Interval   time.Duration `toml:"interval" doc:"how long one waits for an answer each time" default:"20ms" min:"10ms" max:"10s"`
 	OnConflict string        `toml:"on_conflict" doc:"when another host answers: fail the promotion, wait until it does so no more, or force: take the address all the same" default:"fail" enum:"fail|wait|force"`
 }
 

@@ -74,20 +74,27 @@ func (v *vip) Promote(ctx context.Context, t *sdk.Transition) error {
 	if err != nil {
 		return sdk.Unchanged(err)
 	}
-	switch already, err := v.adopt(l, open, t.LeaseUntil); {
+	seen, already, err := v.adopt(l, open, t.LeaseUntil)
+	switch {
 	case err != nil:
 		return err
 	case already:
 		return fmt.Errorf("has %s on %s: %w", v, l.name, sdk.ErrAlready)
 	}
 	v.endBackground()
-	if err := v.conflicts(ctx, l, t); err != nil {
-		return sdk.Unchanged(err)
+	if v.probes(l, t) {
+		err := v.conflicts(ctx, l)
+		if err == nil {
+			seen, err = v.look() // it took a while
+		}
+		if err != nil {
+			return sdk.Unchanged(err)
+		}
 	}
 	if err := context.Cause(ctx); err != nil {
 		return sdk.Unchanged(err)
 	}
-	if err := v.add(l, t.LeaseUntil); err != nil {
+	if err := v.add(l, seen, t.LeaseUntil); err != nil {
 		silent := v.silence(0)
 		if _, undo := v.leave(ctx, 0); undo != nil || silent != nil {
 			return errors.Join(err, silent, undo)
@@ -107,12 +114,14 @@ func (v *vip) stillOpen(until sdk.Instant) bool {
 	return err == nil && state.Current && state.Left > 0 && v.guard.Renew(until) == nil
 }
 
-// conflicts looks for other hosts with the addresses, unless the previous
-// primary has left the role by itself, or was this node.
-func (v *vip) conflicts(ctx context.Context, l link, t *sdk.Transition) error {
-	if t.Reason != sdk.ReasonFailover || t.Previous.Node == t.Node || v.Probe.Count == 0 || !l.announces() {
-		return nil
-	}
+// probes tells whether to look for other hosts with the addresses: unless the
+// previous primary has left the role by itself, or was this node.
+func (v *vip) probes(l link, t *sdk.Transition) bool {
+	return t.Reason == sdk.ReasonFailover && t.Previous.Node != t.Node && v.Probe.Count > 0 && l.announces()
+}
+
+// conflicts looks for other hosts with the addresses.
+func (v *vip) conflicts(ctx context.Context, l link) error {
 	for {
 		err := probe(ctx, v.Probe, l, v.addrs())
 		var c *conflict
