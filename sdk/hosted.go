@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -36,11 +37,7 @@ func hosted(p Plugin) int {
 	caught := make(chan os.Signal, 1)
 	signal.Notify(caught, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
 
-	// There may be many plugins on a node, and each is small: half the heap that
-	// the runtime fills before it collects saves 2 MB each, and costs nothing at
-	// the pace of checks. An author's function may set it otherwise.
-	debug.SetGCPercent(50)
-
+	spare()
 	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	out, err := takeStdout()
 	if err != nil {
@@ -54,7 +51,7 @@ func hosted(p Plugin) int {
 	go goplugin.Serve(&goplugin.ServeConfig{
 		HandshakeConfig:  goplugin.HandshakeConfig{MagicCookieKey: wire.CookieKey, MagicCookieValue: wire.CookieValue},
 		VersionedPlugins: map[int]goplugin.PluginSet{wire.Version: {wire.ServiceName: adapter{s: s}}},
-		GRPCServer:       goplugin.DefaultGRPCServer,
+		GRPCServer:       newServer,
 		Logger:           hclog.New(&hclog.LoggerOptions{Level: hclog.Warn, Output: libraryLog{serving, log}, DisableTime: true}),
 		// By this go-plugin leaves the process alone: its outputs, its signals
 		// and its end are ours.
@@ -89,6 +86,27 @@ func hosted(p Plugin) int {
 	case <-time.After(deathTime):
 	}
 	return 0
+}
+
+// spare keeps the process small: there may be many plugins on a node, and a call
+// or two a second is all that each has to do. Where the environment says
+// otherwise, it is heeded, and an author's function may set it otherwise, too.
+func spare() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50) // at least 2 MB are filled before the runtime collects, instead of 4
+	}
+	if os.Getenv("GOMAXPROCS") == "" {
+		// Each processor keeps some memory of each size at hand. With two a
+		// renewal does not wait for a check that computes.
+		runtime.GOMAXPROCS(min(2, runtime.GOMAXPROCS(0)))
+	}
+}
+
+// bufferSize is that of a connection's buffers: most calls have less than 1 KB.
+const bufferSize = 4 << 10
+
+func newServer(o []grpc.ServerOption) *grpc.Server {
+	return grpc.NewServer(append(o, grpc.ReadBufferSize(bufferSize), grpc.WriteBufferSize(bufferSize), grpc.SharedWriteBuffer(true))...)
 }
 
 var errHostGone = errors.New("the host is gone")
