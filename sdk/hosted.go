@@ -106,7 +106,7 @@ func spare() {
 const bufferSize = 4 << 10
 
 func newServer(o []grpc.ServerOption) *grpc.Server {
-	return grpc.NewServer(append(o, grpc.ReadBufferSize(bufferSize), grpc.WriteBufferSize(bufferSize), grpc.SharedWriteBuffer(true))...)
+	return grpc.NewServer(append(o, grpc.ReadBufferSize(bufferSize), grpc.WriteBufferSize(bufferSize))...)
 }
 
 var errHostGone = errors.New("the host is gone")
