@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -45,27 +46,30 @@ func (a *app) engine(names []string, log *slog.Logger, level *slog.LevelVar) (*e
 	if err != nil {
 		return nil, err
 	}
-	services, err := a.chosen(names)
-	if err != nil && (len(names) > 0 || len(services) == 0) {
+	e := &engine{a: a, all: len(names) == 0, node: node, here: here, level: level, plain: log, log: log.With("node", node.Name)}
+	if e.clock, err = boottime.New(); err != nil {
 		return nil, err
 	}
-	e := &engine{a: a, all: len(names) == 0, node: node, here: here, level: level, plain: log, log: log.With("node", node.Name)}
+	services, err := a.chosen(names)
+	e.rescue(names, services)
+	if err == nil && len(services) == 0 {
+		err = mark(fmt.Errorf("no services: %s has no definitions", a.paths.services), errConfig)
+	}
+	if err != nil && (len(names) > 0 || len(services) == 0) {
+		e.abort()
+		return nil, err
+	}
 	if err != nil {
 		e.log.Error("definitions are wrong, and their services do not run here", "cause", err)
 	}
-	if len(services) == 0 {
-		return nil, mark(fmt.Errorf("no services: %s has no definitions", a.paths.services), errConfig)
-	}
 	cfg, err := records(node)
 	if err != nil {
-		return nil, err
-	}
-	if e.clock, err = boottime.New(); err != nil {
+		e.abort()
 		return nil, err
 	}
 	cfg.Clock, cfg.Node, cfg.Log, cfg.Witness = e.clock, here, e.log, rundir.Witness(a.paths.state)
 	if e.records, err = etcd.Open(cfg); err != nil {
-		e.clock.Close()
+		e.abort()
 		return nil, mark(err, errConfig)
 	}
 	if err := e.take(services); err != nil {
@@ -73,6 +77,42 @@ func (a *app) engine(names []string, log *slog.Logger, level *slog.LevelVar) (*e
 		return nil, err
 	}
 	return e, nil
+}
+
+// rescue takes down what an earlier process left of services whose definitions
+// are gone, or not right any more: of those that are named, or of all. The engine
+// waits for it.
+func (e *engine) rescue(names []string, services []supervisor.Service) {
+	if e.all {
+		names = nil
+		entries, _ := os.ReadDir(e.a.paths.run) // where there is none nothing was left
+		for _, entry := range entries {
+			names = append(names, entry.Name())
+		}
+	}
+	for _, name := range names {
+		defined := slices.ContainsFunc(services, func(s supervisor.Service) bool { return s.Name == name })
+		if defined || !rundir.Defined(e.a.dir(name)) {
+			continue
+		}
+		log := e.log.With("service", name)
+		dir, err := rundir.Open(e.a.dir(name))
+		if errors.Is(err, rundir.ErrHeld) { // and not left
+			continue
+		} else if err != nil {
+			log.Error("what an earlier process left is not demoted", "cause", err)
+			continue
+		}
+		t := &seat{name: name, ttl: config.DefaultTTL, e: e, log: log, dir: dir, opening: make(chan struct{}), service: supervisor.Service{Name: name}}
+		t.left = t.leftover()
+		t.rescue()
+	}
+}
+
+// abort ends an engine that has no records yet.
+func (e *engine) abort() {
+	e.leaving.Wait()
+	e.clock.Close()
 }
 
 // take takes a seat in each service's election. Plugins that take long to open

@@ -1,13 +1,20 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/deputy-ha/deputy/sdk"
 	"github.com/deputy-ha/deputy/supervisor"
+	"github.com/deputy-ha/deputy/supervisor/plugin"
 )
 
 // A leftover is what an earlier process may have left primary, as long as the
@@ -29,14 +36,16 @@ type leftover struct {
 // leftover reads what there is; none is nil. What cannot be read may be
 // anything.
 func (t *seat) leftover() *leftover {
-	l := &leftover{over: make(chan struct{}), taken: make([]bool, len(t.plugins)), tries: make([]int, len(t.plugins))}
+	l := newLeftover(len(t.plugins))
 	note, err := t.dir.Load()
 	switch tenure := note.Tenure; {
 	case err != nil:
 		t.log.Error("run directory not read, so everything that can be is demoted", "cause", err)
 		l.term = note.Last.Term
-	case tenure == nil:
+	case tenure == nil && len(note.Promoted) == 0:
 		return nil
+	case tenure == nil: // lost before all was demoted
+		l.term = note.Last.Term
 	case tenure.Boot != t.e.here.Boot:
 		l.term = tenure.Term
 	default:
@@ -44,6 +53,10 @@ func (t *seat) leftover() *leftover {
 		l.term, l.at = tenure.Term, tenure.Until.Add(timing.Lost-timing.Until)
 	}
 	return l
+}
+
+func newLeftover(parts int) *leftover {
+	return &leftover{over: make(chan struct{}), taken: make([]bool, parts), tries: make([]int, parts)}
 }
 
 // guard takes down what is left when it is due, and tries again where that
@@ -86,7 +99,82 @@ func (t *seat) abandon() {
 	if l := t.left; l != nil {
 		t.handOver()
 		t.takeDown(l)
+		t.recall(l)
 	}
+}
+
+// recall takes down, by the definition as it was last in force, the parts that
+// the one of now does not have, or whose plugins could not be opened by it. It
+// is forgotten once all that it names is demoted.
+func (t *seat) recall(l *leftover) {
+	was, err := t.dir.Definition()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return
+	case err != nil:
+		t.log.Error("what an earlier process left may not all be demoted", "cause", err)
+		return
+	}
+	parts, all := was.Parts, true
+	was.Parts = nil
+	for _, part := range parts {
+		now := slices.IndexFunc(t.service.Parts, func(p supervisor.Part) bool { return p.Name == part.Name })
+		switch {
+		case now >= 0 && (t.opened[now].Load() || same(t.service.Parts[now], part)): // it has been tried
+			all = all && (l.taken[now] || t.opened[now].Load() && !t.plugins[now].Describe().Can(sdk.CanDemote))
+		default:
+			was.Parts = append(was.Parts, part)
+		}
+	}
+	past := &seat{name: t.name, ttl: was.TTL, e: t.e, log: t.log, dir: t.dir, service: was}
+	all = past.takeDownOnce(l.term) && all
+	if !all {
+		return
+	}
+	if err := t.dir.ForgetDefinition(); err != nil {
+		t.log.Warn("definition of before not forgotten", "cause", err)
+	}
+}
+
+// takeDownOnce opens the plugins of a service, takes down what it can and ends
+// them. It reports whether all is proven to be down.
+func (t *seat) takeDownOnce(term sdk.Term) bool {
+	plugins, wrong := t.e.a.plugins(t.e.node, t.service, t.e.clock, t.log)
+	t.only(plugins)
+	t.left = newLeftover(len(t.plugins))
+	t.left.term, t.left.due = term, true
+	t.opened = make([]atomic.Bool, len(t.plugins))
+	err := errors.Join(wrong, openAll(context.Background(), t.service, t.plugins, t.opened, t.came))
+	t.takeDown(t.left) // once more what has failed
+	closeAll(t.plugins, t.log)
+	if err != nil {
+		t.log.Error("what an earlier process left is not all demoted", "cause", err)
+		return false
+	}
+	for i, p := range t.plugins {
+		if !t.left.taken[i] && p.Describe().Can(sdk.CanDemote) {
+			return false
+		}
+	}
+	return true
+}
+
+// only leaves the parts of which there is a plugin.
+func (t *seat) only(plugins []plugin.Plugin) {
+	parts := t.service.Parts
+	t.service.Parts, t.plugins = nil, nil
+	for i, p := range plugins {
+		if p != nil {
+			t.service.Parts, t.plugins = append(t.service.Parts, parts[i]), append(t.plugins, p)
+		}
+	}
+}
+
+// same reports whether two definitions of a part are the same to its plugin.
+func same(a, b supervisor.Part) bool {
+	x, err := json.Marshal(a)
+	y, also := json.Marshal(b)
+	return err == nil && also == nil && bytes.Equal(x, y)
 }
 
 // came is told of each plugin as soon as it is open.

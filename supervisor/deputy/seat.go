@@ -100,13 +100,7 @@ func (t *seat) rescue() {
 		t.dir.Close()
 		return
 	}
-	parts, plugins := t.service.Parts, t.plugins
-	t.service.Parts, t.plugins = nil, nil
-	for i, p := range plugins {
-		if p != nil {
-			t.service.Parts, t.plugins = append(t.service.Parts, parts[i]), append(t.plugins, p)
-		}
-	}
+	t.only(t.plugins)
 	t.begin()
 	t.e.leaving.Go(t.release)
 }
@@ -187,8 +181,16 @@ func (t *seat) open(ctx context.Context) error {
 	t.handOver()
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.keep(t.service)
 	t.running = true
 	return nil
+}
+
+// keep keeps the definition by which parts are promoted from now on.
+func (t *seat) keep(s supervisor.Service) {
+	if err := t.dir.SaveDefinition(s); err != nil {
+		t.log.Error("definition not kept: should this process crash, what it promoted is demoted only if the definition is still there and right", "cause", err)
+	}
 }
 
 var errLeft = errors.New("what an earlier process left may be primary")
@@ -221,6 +223,7 @@ func (t *seat) reloadNow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	t.keep(s)
 	if err := t.member.Reload(s, machine(plugins), changed); err != nil {
 		return err
 	}
