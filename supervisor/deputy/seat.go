@@ -214,7 +214,9 @@ func (t *seat) reloadNow(ctx context.Context) error {
 	case err != nil:
 		return err
 	case !t.running:
-		return fmt.Errorf("reload %s: its plugins are not open yet: restart the service's process", t.name)
+		// Not waited for: whoever asked by a signal may next ask to stop.
+		return fmt.Errorf("reload %s: its plugins are still being opened by the definition that it was started with (%s): reload when it runs, or restart its process if the new definition is what they need",
+			t.name, t.member.Status().Cause)
 	}
 	if err := t.member.Reloadable(s); err != nil {
 		return err
