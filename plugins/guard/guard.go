@@ -22,11 +22,11 @@ type guard struct {
 	settings
 	log    *slog.Logger
 	kernel *kernelguard.Guard
+	cutter *kernelguard.Cutter
 
 	mu      sync.Mutex // one change at a time
 	held    bool       // opened by an act of this guard
 	renewed sdk.Instant
-	deaf    bool // that connections cannot be ended has been said
 	keeping *keeping
 }
 
@@ -35,7 +35,7 @@ func newGuard(_ context.Context, s settings, h sdk.Host) (*guard, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &guard{settings: s, log: h.Log, kernel: k}
+	g := &guard{settings: s, log: h.Log, kernel: k, cutter: kernelguard.NewCutter(h.Log, s.KillConnections)}
 	// A process of before may have closed it, and kept it so. An error is for
 	// Check to tell.
 	if state, err := k.State(); err == nil && state.Current && state.Left == 0 {
@@ -90,7 +90,7 @@ func (g *guard) Demote(ctx context.Context, t *sdk.Transition) error {
 	already := err == nil && before.Current && before.Left == 0
 	var cut kernelguard.Connections
 	if !already && t.Mode != sdk.Forced {
-		cut = g.connections(ctx)
+		cut = g.cutter.OfPorts(ctx, g.guarded())
 	}
 	parting := time.Duration(0)
 	if g.held { // within the lease, however long that took
@@ -102,8 +102,8 @@ func (g *guard) Demote(ctx context.Context, t *sdk.Transition) error {
 	}
 	g.keep()
 	if !already {
-		g.cut(ctx, cut)
-		g.cut(ctx, g.connections(ctx)) // those that began meanwhile
+		g.cutter.End(ctx, cut)
+		g.cutter.End(ctx, g.cutter.OfPorts(ctx, g.guarded())) // those that began meanwhile
 	}
 	state, err := g.kernel.State()
 	switch {
@@ -116,31 +116,6 @@ func (g *guard) Demote(ctx context.Context, t *sdk.Transition) error {
 	}
 	sdk.Note(ctx, "%s is closed", g)
 	return nil
-}
-
-// connections finds those that are about to be cut.
-func (g *guard) connections(ctx context.Context) kernelguard.Connections {
-	if !g.KillConnections {
-		return kernelguard.Connections{}
-	}
-	c, err := kernelguard.OfPorts(ctx, g.guarded())
-	if err != nil {
-		g.log.Warn("connections not ended: clients notice when they next send", "cause", err)
-	}
-	return c
-}
-
-// cut ends connections.
-func (g *guard) cut(ctx context.Context, c kernelguard.Connections) {
-	n, err := c.End(ctx)
-	switch {
-	case errors.Is(err, kernelguard.ErrNoDestroy) && g.deaf:
-	case err != nil:
-		g.deaf = g.deaf || errors.Is(err, kernelguard.ErrNoDestroy)
-		g.log.Warn("connections not ended: clients notice when they next send", "ended", n, "cause", err)
-	case n > 0:
-		g.log.Info("connections ended", "count", n)
-	}
 }
 
 // Renew keeps the ports open until an instant.

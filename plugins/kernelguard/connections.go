@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNoDestroy is a kernel that cannot end connections for others.
-var ErrNoDestroy = errors.New("this kernel cannot end connections (it lacks CONFIG_INET_DIAG_DESTROY)")
+// errNoDestroy is a kernel that cannot end connections for others.
+var errNoDestroy = errors.New("this kernel cannot end connections (it lacks CONFIG_INET_DIAG_DESTROY)")
 
 // Connections are TCP connections of this host that are to end.
 type Connections struct {
@@ -28,9 +28,8 @@ type found struct {
 	id     []byte
 }
 
-// OfAddresses finds the connections that have one of the addresses at this
-// end. To find them takes some milliseconds, to end them none.
-func OfAddresses(ctx context.Context, addrs []netip.Addr) (Connections, error) {
+// ofAddresses finds the connections that have one of the addresses at this end.
+func ofAddresses(ctx context.Context, addrs []netip.Addr) (Connections, error) {
 	var program [][]condition
 	for _, a := range addrs {
 		program = append(program, []condition{localIs(a)})
@@ -38,8 +37,8 @@ func OfAddresses(ctx context.Context, addrs []netip.Addr) (Connections, error) {
 	return find(ctx, program, func(local, remote netip.Addr) bool { return false })
 }
 
-// OfPorts finds the connections that a guard of ports would not let through.
-func OfPorts(ctx context.Context, p Ports) (Connections, error) {
+// ofPorts finds the connections that a guard of ports would not let through.
+func ofPorts(ctx context.Context, p Ports) (Connections, error) {
 	var program [][]condition
 	for _, r := range p.Ranges {
 		if r.Protocol == unix.IPPROTO_TCP {
@@ -147,9 +146,9 @@ func findFamily(ctx context.Context, family byte, program []byte, spare func(loc
 	return all, nil
 }
 
-// End ends the connections, with a reset to both ends, and returns how many it
-// has ended. What the guard does not let out does not reach the other end.
-func (c Connections) End(ctx context.Context) (ended int, _ error) {
+// end ends the connections, with a reset to both ends, and returns how many it
+// has ended.
+func (c Connections) end(ctx context.Context) (ended int, _ error) {
 	if len(c.found) == 0 {
 		return 0, nil
 	}
@@ -168,7 +167,7 @@ func (c Connections) End(ctx context.Context) (ended int, _ error) {
 			ended++
 		case errors.Is(err, unix.ENOENT): // it has ended meanwhile
 		case errors.Is(err, unix.EOPNOTSUPP):
-			return ended, ErrNoDestroy
+			return ended, errNoDestroy
 		default:
 			return ended, fmt.Errorf("end connections: %w", explain(err))
 		}

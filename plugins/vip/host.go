@@ -266,9 +266,9 @@ func (v *vip) leave(ctx context.Context, parting sdk.Instant) (did string, _ err
 		return "", err
 	}
 	had := addrsOf(now.here)
-	cut := v.connections(ctx, had)
+	cut := v.cutter.OfAddresses(ctx, had)
 	silence := v.silence(parting)
-	v.cut(ctx, cut)
+	v.cutter.End(ctx, cut)
 	var gone []string
 	for _, e := range now.here {
 		if err := v.kernel.remove(e); err != nil {
@@ -298,30 +298,6 @@ func (v *vip) leave(ctx context.Context, parting sdk.Instant) (did string, _ err
 	return strings.Join(gone, ", "), nil
 }
 
-// connections finds those of addresses that are about to leave.
-func (v *vip) connections(ctx context.Context, addrs []netip.Addr) kernelguard.Connections {
-	if !v.KillConnections || len(addrs) == 0 {
-		return kernelguard.Connections{}
-	}
-	c, err := kernelguard.OfAddresses(ctx, addrs)
-	if err != nil {
-		v.log.Warn("connections not ended: clients notice when they next send", "cause", err)
-	}
-	return c
-}
-
-// cut ends connections.
-func (v *vip) cut(ctx context.Context, c kernelguard.Connections) {
-	n, err := c.End(ctx)
-	switch {
-	case errors.Is(err, kernelguard.ErrNoDestroy) && v.deaf.Swap(true): // it was said
-	case err != nil:
-		v.log.Warn("connections not ended: clients notice when they next send", "ended", n, "cause", err)
-	case n > 0:
-		v.log.Info("connections ended", "count", n)
-	}
-}
-
 // sweepDelay lets the demotion be answered first: to look at all sockets keeps
 // a processor busy.
 const sweepDelay = 100 * time.Millisecond
@@ -332,7 +308,7 @@ func (v *vip) sweep(addrs []netip.Addr) {
 	defer v.mu.Unlock()
 	v.sweeping = begin(func(ctx context.Context) {
 		if v.KillConnections && sleep(ctx, sweepDelay) {
-			v.cut(ctx, v.connections(ctx, addrs))
+			v.cutter.End(ctx, v.cutter.OfAddresses(ctx, addrs))
 		}
 	})
 }

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/deputy-ha/deputy/plugins/kernelguard"
@@ -25,6 +24,7 @@ type vip struct {
 	settings
 	log     *slog.Logger
 	guard   *kernelguard.Guard // not to be used if settings.Guard is false
+	cutter  *kernelguard.Cutter
 	kernel  kernel
 	speaker speaker
 	host    chan struct{} // held by who changes the host's addresses
@@ -38,7 +38,6 @@ type vip struct {
 	lasts      sdk.Instant // the kernel removes the addresses then; zero: never
 	announcing *background // after a promotion
 	sweeping   *background // after a demotion
-	deaf       atomic.Bool // that connections cannot be ended has been said
 }
 
 func newVIP(_ context.Context, s settings, h sdk.Host) (*vip, error) {
@@ -46,7 +45,8 @@ func newVIP(_ context.Context, s settings, h sdk.Host) (*vip, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &vip{settings: s, log: h.Log, guard: guard, kernel: &rtnetlink{}, host: make(chan struct{}, 1)}, nil
+	cutter := kernelguard.NewCutter(h.Log, s.KillConnections)
+	return &vip{settings: s, log: h.Log, guard: guard, cutter: cutter, kernel: &rtnetlink{}, host: make(chan struct{}, 1)}, nil
 }
 
 // Promote adds the addresses and announces them. The order is such that a
@@ -170,7 +170,7 @@ func (v *vip) Demote(ctx context.Context, t *sdk.Transition) error {
 	defer cancel()
 	if held { // as long as resets may leave
 		some, cancel := context.WithTimeoutCause(ctx, forcedBound/4, errSlow)
-		v.cut(some, v.connections(some, v.addrs()))
+		v.cutter.End(some, v.cutter.OfAddresses(some, v.addrs()))
 		cancel()
 	}
 	did, err := v.alone(ctx, tenure, remove)
