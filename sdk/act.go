@@ -15,6 +15,7 @@ const (
 	CanDemote  Capability = "demote"
 	CanRenew   Capability = "renew"
 	CanCheck   Capability = "check"
+	CanWatch   Capability = "watch"
 	CanRank    Capability = "rank"
 	CanFollow  Capability = "follow"
 	CanFence   Capability = "fence"

@@ -5,6 +5,10 @@ type Health struct {
 	Fit      bool   `json:"fit"`
 	Detail   string `json:"detail,omitempty"`
 	Position string `json:"position,omitempty"` // opaque; only the plugin's own Rank compares it
+	// Certain says of a node that is not fit that this is known for sure, as
+	// that a process has ended is, and not a matter of one answer: it counts at
+	// once, however many failures in a row the service asks for.
+	Certain bool `json:"certain,omitempty"`
 }
 
 // An Order is how one position compares with another.

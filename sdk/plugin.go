@@ -44,6 +44,15 @@ type Checker interface {
 	Check(ctx context.Context, role Role) (Health, error)
 }
 
+// A Watcher is a Checker that notices by itself when its answer may have
+// changed. The supervisor then asks at once, and not at its interval.
+type Watcher interface {
+	Checker
+	// Watch calls changed then, which never blocks, until ctx ends. An error
+	// only says why it ended before.
+	Watch(ctx context.Context, changed func()) error
+}
+
 // A Ranker compares the positions that Check has told.
 type Ranker interface {
 	// Rank returns how mine compares with each of the others, by node. A node
@@ -100,7 +109,7 @@ func ForcedBound(d time.Duration) Option { return func(p *Plugin) { p.forcedBoun
 // New returns a plugin. The struct C is its settings: the schema, its
 // documentation and its validation in one (see README.md of this package). The
 // methods of I are what the plugin can be called for: any of Promoter,
-// Demoter, Renewer, Checker, Ranker, Follower and Fencer. For each set of
+// Demoter, Renewer, Checker, Watcher, Ranker, Follower and Fencer. For each set of
 // settings f returns the I to be called from then on, or tells what is wrong
 // with them, with a KeyError where it is one setting's; it changes nothing in
 // the world. ctx ends when that I is not called any more. An I that is an
@@ -140,6 +149,7 @@ func capabilitiesOf(t reflect.Type) []Capability {
 		{CanDemote, reflect.TypeFor[Demoter]()},
 		{CanRenew, reflect.TypeFor[Renewer]()},
 		{CanCheck, reflect.TypeFor[Checker]()},
+		{CanWatch, reflect.TypeFor[Watcher]()},
 		{CanRank, reflect.TypeFor[Ranker]()},
 		{CanFollow, reflect.TypeFor[Follower]()},
 		{CanFence, reflect.TypeFor[Fencer]()},

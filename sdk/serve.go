@@ -40,6 +40,8 @@ type server struct {
 type part struct {
 	methods any
 	end     context.CancelCauseFunc
+	watched context.Context // ends before the rest of it does
+	unwatch context.CancelCauseFunc
 	calls   sync.WaitGroup // that it is in
 }
 
@@ -88,6 +90,7 @@ func (s *server) Configure(ctx context.Context, r *wire.ConfigureRequest) (*wire
 	}
 	living, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	p := &part{end: end}
+	p.watched, p.unwatch = context.WithCancelCause(living)
 	err = s.guard("configure", func() (err error) {
 		p.methods, err = s.plugin.make(living, config, Host{
 			Service: r.Service, Node: r.Node, Part: r.Part, StateDir: r.StateDir, Log: s.log,
@@ -148,6 +151,7 @@ func (s *server) retire(ctx context.Context, p *part, cause error) {
 	if p == nil {
 		return
 	}
+	p.unwatch(cause)
 	left := make(chan struct{})
 	go func() { // ends with the last call
 		p.calls.Wait()
@@ -188,6 +192,11 @@ func (s *server) see(t Term) Term {
 
 // call makes one call of what is in force that is no act.
 func call[M any](s *server, c Capability, f func(M) error) error {
+	return callOf(s, c, func(_ *part, m M) error { return f(m) })
+}
+
+// callOf is call for who has to know the part.
+func callOf[M any](s *server, c Capability, f func(*part, M) error) error {
 	s.mu.Lock()
 	p := s.current
 	if p == nil {
@@ -201,7 +210,7 @@ func call[M any](s *server, c Capability, f func(M) error) error {
 	if !ok {
 		return status.Errorf(codes.Unimplemented, "%s cannot %s", s.plugin.name, c)
 	}
-	err := s.guard(string(c), func() error { return f(m) })
+	err := s.guard(string(c), func() error { return f(p, m) })
 	switch {
 	case err == nil:
 		return nil
@@ -367,7 +376,37 @@ func (s *server) Check(ctx context.Context, r *wire.CheckRequest) (*wire.CheckRe
 		h, err = m.Check(ctx, Role(r.Role))
 		return err
 	})
-	return &wire.CheckResponse{Fit: h.Fit, Detail: h.Detail, Position: h.Position}, err
+	return &wire.CheckResponse{Fit: h.Fit, Detail: h.Detail, Position: h.Position, Certain: h.Certain}, err
+}
+
+// Watch tells of changes until the stream ends, or the settings of the part do.
+func (s *server) Watch(_ *wire.WatchRequest, stream wire.PluginService_WatchServer) error {
+	ctx, end := context.WithCancelCause(stream.Context())
+	defer end(nil)
+	changes := make(chan struct{}, 1)
+	watched := make(chan error, 1)
+	go func() { // waited for below: it ends with ctx
+		watched <- callOf(s, CanWatch, func(p *part, m Watcher) error {
+			stop := context.AfterFunc(p.watched, func() { end(context.Cause(p.watched)) })
+			defer stop()
+			return m.Watch(ctx, func() {
+				select {
+				case changes <- struct{}{}:
+				default: // one that was not told yet tells of this one, too
+				}
+			})
+		})
+	}()
+	for {
+		select {
+		case <-changes:
+			if err := stream.Send(&wire.WatchResponse{}); err != nil {
+				end(err)
+			}
+		case err := <-watched:
+			return err
+		}
+	}
 }
 
 func (s *server) Rank(ctx context.Context, r *wire.RankRequest) (*wire.RankResponse, error) {

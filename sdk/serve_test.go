@@ -34,6 +34,7 @@ type part struct {
 	promote, demote, follow func(context.Context, *sdk.Transition) error
 	check                   func(context.Context, sdk.Role) (sdk.Health, error)
 	renew                   func(context.Context, sdk.Instant) error
+	watch                   func(context.Context, func()) error
 	closed                  func() error
 }
 
@@ -64,6 +65,8 @@ func (p *part) Check(ctx context.Context, role sdk.Role) (sdk.Health, error) {
 }
 
 func (p *part) Renew(ctx context.Context, until sdk.Instant) error { return p.renew(ctx, until) }
+
+func (p *part) Watch(ctx context.Context, changed func()) error { return p.watch(ctx, changed) }
 
 func (p *part) Rank(_ context.Context, mine string, others map[string]string) (map[string]sdk.Order, error) {
 	orders := map[string]sdk.Order{}
@@ -567,7 +570,7 @@ func TestNotConfiguredYet(t *testing.T) {
 		}
 		d, err := h.Describe(t.Context())
 		if err != nil || d.Name != "test" || d.Version != "1.2" || d.Doc != "Tests.\n" || d.ForcedBound != time.Second || !d.Heartbeats ||
-			fmt.Sprint(d.Capabilities) != "[promote demote renew check rank follow fence]" || !bytes.Contains(d.Schema, []byte(`"its name"`)) {
+			fmt.Sprint(d.Capabilities) != "[promote demote renew check watch rank follow fence]" || !bytes.Contains(d.Schema, []byte(`"its name"`)) {
 			t.Errorf("described as %+v: %v", d, err)
 		}
 	})
@@ -730,4 +733,59 @@ func TestWhatNewRefuses(t *testing.T) {
 	refuses("can promote but not demote", func() {
 		sdk.New("x", func(context.Context, struct{}, sdk.Host) (interface{ sdk.Promoter }, error) { return nil, nil })
 	})
+}
+
+func TestWatchTellsOfChanges(t *testing.T) {
+	changes, ended := make(chan struct{}), make(chan error, 2)
+	h := host(t, part{watch: func(ctx context.Context, changed func()) error {
+		for {
+			select {
+			case <-changes:
+				changed()
+			case <-ctx.Done():
+				ended <- context.Cause(ctx)
+				return context.Cause(ctx)
+			}
+		}
+	}})
+	watch := func(ctx context.Context) (told chan struct{}, over chan error) {
+		told, over = make(chan struct{}, 10), make(chan error, 1)
+		go func() { over <- h.Watch(ctx, func() { told <- struct{}{} }) }()
+		return told, over
+	}
+	told, over := watch(t.Context())
+	for range 3 {
+		changes <- struct{}{}
+		<-told
+	}
+
+	// Other settings end it, and do not wait for it.
+	if err := h.configure("b"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "other settings") {
+		t.Errorf("the author's watch ends because of %v", err)
+	}
+	if err := <-over; err == nil || !strings.Contains(err.Error(), "other settings") {
+		t.Errorf("the host's watch ends with %v", err)
+	}
+
+	// And so does who watches.
+	ctx, end := context.WithCancelCause(t.Context())
+	told, over = watch(ctx)
+	changes <- struct{}{}
+	<-told
+	end(errors.New("seen enough"))
+	<-ended
+	<-over
+}
+
+func TestCheckMayBeCertain(t *testing.T) {
+	h := host(t, part{check: func(context.Context, sdk.Role) (sdk.Health, error) {
+		return sdk.Health{Detail: "a.service has failed", Certain: true}, nil
+	}})
+	got, err := h.Check(t.Context(), sdk.RolePrimary, 1)
+	if err != nil || !got.Certain || got.Fit {
+		t.Errorf("check: got %+v, %v; want certain", got, err)
+	}
 }

@@ -114,13 +114,41 @@ func (m *Member) check(ctx context.Context, p *part) {
 		case <-ph.done:
 		case <-pokes:
 		case <-ctx.Done():
+		case <-p.hurry:
 		case <-time.After(policy.Interval):
 		}
 	}
 }
 
+// watch has a part checked as soon as its plugin says that its health may have
+// changed, for as long as ctx lasts. A unit that has failed is known to systemd
+// within a millisecond; asking each second would be what takes longest.
+func (m *Member) watch(ctx context.Context, p *part) {
+	for ctx.Err() == nil {
+		m.mu.Lock()
+		ph, pokes := m.phase, m.phase.pokes
+		m.mu.Unlock()
+		plugin := p.def().plugin
+		if w, ok := plugin.(Watcher); ok && plugin.Describe().Can(sdk.CanWatch) {
+			err := w.Watch(ctx, func() {
+				select {
+				case p.hurry <- struct{}{}:
+				default: // the next check has not begun yet
+				}
+			})
+			m.log.Debug("plugin not watched any more", "plugin", p.Name, "cause", err)
+		}
+		select { // until there may be another plugin
+		case <-ph.done:
+		case <-pokes:
+		case <-ctx.Done():
+		}
+	}
+}
+
 // count takes one answer in. The first answer of a phase decides at once;
-// later ones need fall failures or rise successes in a row.
+// later ones need fall failures or rise successes in a row, unless the plugin is
+// certain.
 func (h *health) count(a sdk.Health, policy CheckPolicy, grace bool) {
 	h.detail, h.at = a.Detail, time.Now()
 	if a.Position != "" {
@@ -133,11 +161,11 @@ func (h *health) count(a sdk.Health, policy CheckPolicy, grace bool) {
 		}
 		return
 	}
-	if grace && !h.ever {
+	if grace && !h.ever && !a.Certain {
 		return
 	}
 	h.passed, h.failed = 0, h.failed+1
-	if h.failed >= policy.Fall {
+	if h.failed >= policy.Fall || a.Certain {
 		h.answered, h.fit = true, false
 	}
 }

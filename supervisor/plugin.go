@@ -31,6 +31,14 @@ type Plugin interface {
 	Kill(ctx context.Context) error
 }
 
+// A Watcher is a Plugin that says by itself when its health may have changed.
+type Watcher interface {
+	// Watch calls changed then, which never blocks, until ctx ends, whatever
+	// becomes of the process meanwhile. It returns before only when the plugin
+	// is closed, or cannot watch.
+	Watch(ctx context.Context, changed func()) error
+}
+
 // A Description is what a plugin says about itself.
 type Description struct {
 	Name         string

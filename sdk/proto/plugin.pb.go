@@ -287,7 +287,7 @@ type DescribeResponse struct {
 	Name       string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Version    string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	SdkVersion string                 `protobuf:"bytes,3,opt,name=sdk_version,json=sdkVersion,proto3" json:"sdk_version,omitempty"`
-	// Any of promote, demote, renew, check, rank, follow, fence.
+	// Any of promote, demote, renew, check, watch, rank, follow, fence.
 	Capabilities []string `protobuf:"bytes,4,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
 	// The settings, as a JSON Schema.
 	Schema string `protobuf:"bytes,5,opt,name=schema,proto3" json:"schema,omitempty"`
@@ -1209,7 +1209,10 @@ type CheckResponse struct {
 	// Words for people.
 	Detail string `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"`
 	// Opaque; only the plugin's own Rank compares it.
-	Position      string `protobuf:"bytes,3,opt,name=position,proto3" json:"position,omitempty"`
+	Position string `protobuf:"bytes,3,opt,name=position,proto3" json:"position,omitempty"`
+	// With fit false: this is known for sure and not a matter of one answer, so
+	// that it counts at once, however many failures in a row are asked for.
+	Certain       bool `protobuf:"varint,4,opt,name=certain,proto3" json:"certain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1265,6 +1268,86 @@ func (x *CheckResponse) GetPosition() string {
 	return ""
 }
 
+func (x *CheckResponse) GetCertain() bool {
+	if x != nil {
+		return x.Certain
+	}
+	return false
+}
+
+type WatchRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRequest) Reset() {
+	*x = WatchRequest{}
+	mi := &file_deputy_plugin_v1_plugin_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRequest) ProtoMessage() {}
+
+func (x *WatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_deputy_plugin_v1_plugin_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
+func (*WatchRequest) Descriptor() ([]byte, []int) {
+	return file_deputy_plugin_v1_plugin_proto_rawDescGZIP(), []int{15}
+}
+
+// A WatchResponse says that Check may have another answer now.
+type WatchResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchResponse) Reset() {
+	*x = WatchResponse{}
+	mi := &file_deputy_plugin_v1_plugin_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchResponse) ProtoMessage() {}
+
+func (x *WatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_deputy_plugin_v1_plugin_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
+func (*WatchResponse) Descriptor() ([]byte, []int) {
+	return file_deputy_plugin_v1_plugin_proto_rawDescGZIP(), []int{16}
+}
+
 type RankRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Mine  string                 `protobuf:"bytes,1,opt,name=mine,proto3" json:"mine,omitempty"`
@@ -1276,7 +1359,7 @@ type RankRequest struct {
 
 func (x *RankRequest) Reset() {
 	*x = RankRequest{}
-	mi := &file_deputy_plugin_v1_plugin_proto_msgTypes[15]
+	mi := &file_deputy_plugin_v1_plugin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1288,7 +1371,7 @@ func (x *RankRequest) String() string {
 func (*RankRequest) ProtoMessage() {}
 
 func (x *RankRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_deputy_plugin_v1_plugin_proto_msgTypes[15]
+	mi := &file_deputy_plugin_v1_plugin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1301,7 +1384,7 @@ func (x *RankRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RankRequest.ProtoReflect.Descriptor instead.
 func (*RankRequest) Descriptor() ([]byte, []int) {
-	return file_deputy_plugin_v1_plugin_proto_rawDescGZIP(), []int{15}
+	return file_deputy_plugin_v1_plugin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RankRequest) GetMine() string {
@@ -1328,7 +1411,7 @@ type RankResponse struct {
 
 func (x *RankResponse) Reset() {
 	*x = RankResponse{}
-	mi := &file_deputy_plugin_v1_plugin_proto_msgTypes[16]
+	mi := &file_deputy_plugin_v1_plugin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1340,7 +1423,7 @@ func (x *RankResponse) String() string {
 func (*RankResponse) ProtoMessage() {}
 
 func (x *RankResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_deputy_plugin_v1_plugin_proto_msgTypes[16]
+	mi := &file_deputy_plugin_v1_plugin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1353,7 +1436,7 @@ func (x *RankResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RankResponse.ProtoReflect.Descriptor instead.
 func (*RankResponse) Descriptor() ([]byte, []int) {
-	return file_deputy_plugin_v1_plugin_proto_rawDescGZIP(), []int{16}
+	return file_deputy_plugin_v1_plugin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RankResponse) GetOrders() map[string]Order {
@@ -1372,7 +1455,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_deputy_plugin_v1_plugin_proto_msgTypes[17]
+	mi := &file_deputy_plugin_v1_plugin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1384,7 +1467,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_deputy_plugin_v1_plugin_proto_msgTypes[17]
+	mi := &file_deputy_plugin_v1_plugin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1397,7 +1480,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_deputy_plugin_v1_plugin_proto_rawDescGZIP(), []int{17}
+	return file_deputy_plugin_v1_plugin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DrainRequest) GetTimeoutNs() int64 {
@@ -1415,7 +1498,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_deputy_plugin_v1_plugin_proto_msgTypes[18]
+	mi := &file_deputy_plugin_v1_plugin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1427,7 +1510,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_deputy_plugin_v1_plugin_proto_msgTypes[18]
+	mi := &file_deputy_plugin_v1_plugin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1440,7 +1523,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_deputy_plugin_v1_plugin_proto_rawDescGZIP(), []int{18}
+	return file_deputy_plugin_v1_plugin_proto_rawDescGZIP(), []int{20}
 }
 
 var File_deputy_plugin_v1_plugin_proto protoreflect.FileDescriptor
@@ -1515,11 +1598,14 @@ const file_deputy_plugin_v1_plugin_proto_rawDesc = "" +
 	"\rRenewResponse\"6\n" +
 	"\fCheckRequest\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12\x12\n" +
-	"\x04term\x18\x02 \x01(\x04R\x04term\"U\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\"o\n" +
 	"\rCheckResponse\x12\x10\n" +
 	"\x03fit\x18\x01 \x01(\bR\x03fit\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x1a\n" +
-	"\bposition\x18\x03 \x01(\tR\bposition\"\x9f\x01\n" +
+	"\bposition\x18\x03 \x01(\tR\bposition\x12\x18\n" +
+	"\acertain\x18\x04 \x01(\bR\acertain\"\x0e\n" +
+	"\fWatchRequest\"\x0f\n" +
+	"\rWatchResponse\"\x9f\x01\n" +
 	"\vRankRequest\x12\x12\n" +
 	"\x04mine\x18\x01 \x01(\tR\x04mine\x12A\n" +
 	"\x06others\x18\x02 \x03(\v2).deputy.plugin.v1.RankRequest.OthersEntryR\x06others\x1a9\n" +
@@ -1556,14 +1642,15 @@ const file_deputy_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x11ORDER_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vORDER_AHEAD\x10\x01\x12\x0f\n" +
 	"\vORDER_EQUAL\x10\x02\x12\x10\n" +
-	"\fORDER_BEHIND\x10\x032\xb8\x04\n" +
+	"\fORDER_BEHIND\x10\x032\x84\x05\n" +
 	"\rPluginService\x12Q\n" +
 	"\bDescribe\x12!.deputy.plugin.v1.DescribeRequest\x1a\".deputy.plugin.v1.DescribeResponse\x12T\n" +
 	"\tConfigure\x12\".deputy.plugin.v1.ConfigureRequest\x1a#.deputy.plugin.v1.ConfigureResponse\x12Y\n" +
 	"\n" +
 	"Transition\x12#.deputy.plugin.v1.TransitionRequest\x1a$.deputy.plugin.v1.TransitionResponse0\x01\x12H\n" +
 	"\x05Renew\x12\x1e.deputy.plugin.v1.RenewRequest\x1a\x1f.deputy.plugin.v1.RenewResponse\x12H\n" +
-	"\x05Check\x12\x1e.deputy.plugin.v1.CheckRequest\x1a\x1f.deputy.plugin.v1.CheckResponse\x12E\n" +
+	"\x05Check\x12\x1e.deputy.plugin.v1.CheckRequest\x1a\x1f.deputy.plugin.v1.CheckResponse\x12J\n" +
+	"\x05Watch\x12\x1e.deputy.plugin.v1.WatchRequest\x1a\x1f.deputy.plugin.v1.WatchResponse0\x01\x12E\n" +
 	"\x04Rank\x12\x1d.deputy.plugin.v1.RankRequest\x1a\x1e.deputy.plugin.v1.RankResponse\x12H\n" +
 	"\x05Drain\x12\x1e.deputy.plugin.v1.DrainRequest\x1a\x1f.deputy.plugin.v1.DrainResponseB'Z%github.com/deputy-ha/deputy/sdk/protob\x06proto3"
 
@@ -1580,7 +1667,7 @@ func file_deputy_plugin_v1_plugin_proto_rawDescGZIP() []byte {
 }
 
 var file_deputy_plugin_v1_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_deputy_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_deputy_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_deputy_plugin_v1_plugin_proto_goTypes = []any{
 	(Action)(0),                // 0: deputy.plugin.v1.Action
 	(Mode)(0),                  // 1: deputy.plugin.v1.Mode
@@ -1601,12 +1688,14 @@ var file_deputy_plugin_v1_plugin_proto_goTypes = []any{
 	(*RenewResponse)(nil),      // 16: deputy.plugin.v1.RenewResponse
 	(*CheckRequest)(nil),       // 17: deputy.plugin.v1.CheckRequest
 	(*CheckResponse)(nil),      // 18: deputy.plugin.v1.CheckResponse
-	(*RankRequest)(nil),        // 19: deputy.plugin.v1.RankRequest
-	(*RankResponse)(nil),       // 20: deputy.plugin.v1.RankResponse
-	(*DrainRequest)(nil),       // 21: deputy.plugin.v1.DrainRequest
-	(*DrainResponse)(nil),      // 22: deputy.plugin.v1.DrainResponse
-	nil,                        // 23: deputy.plugin.v1.RankRequest.OthersEntry
-	nil,                        // 24: deputy.plugin.v1.RankResponse.OrdersEntry
+	(*WatchRequest)(nil),       // 19: deputy.plugin.v1.WatchRequest
+	(*WatchResponse)(nil),      // 20: deputy.plugin.v1.WatchResponse
+	(*RankRequest)(nil),        // 21: deputy.plugin.v1.RankRequest
+	(*RankResponse)(nil),       // 22: deputy.plugin.v1.RankResponse
+	(*DrainRequest)(nil),       // 23: deputy.plugin.v1.DrainRequest
+	(*DrainResponse)(nil),      // 24: deputy.plugin.v1.DrainResponse
+	nil,                        // 25: deputy.plugin.v1.RankRequest.OthersEntry
+	nil,                        // 26: deputy.plugin.v1.RankResponse.OrdersEntry
 }
 var file_deputy_plugin_v1_plugin_proto_depIdxs = []int32{
 	8,  // 0: deputy.plugin.v1.ConfigureResponse.mistakes:type_name -> deputy.plugin.v1.Mistake
@@ -1619,25 +1708,27 @@ var file_deputy_plugin_v1_plugin_proto_depIdxs = []int32{
 	13, // 7: deputy.plugin.v1.TransitionResponse.progress:type_name -> deputy.plugin.v1.Progress
 	14, // 8: deputy.plugin.v1.TransitionResponse.result:type_name -> deputy.plugin.v1.Result
 	2,  // 9: deputy.plugin.v1.Result.outcome:type_name -> deputy.plugin.v1.Outcome
-	23, // 10: deputy.plugin.v1.RankRequest.others:type_name -> deputy.plugin.v1.RankRequest.OthersEntry
-	24, // 11: deputy.plugin.v1.RankResponse.orders:type_name -> deputy.plugin.v1.RankResponse.OrdersEntry
+	25, // 10: deputy.plugin.v1.RankRequest.others:type_name -> deputy.plugin.v1.RankRequest.OthersEntry
+	26, // 11: deputy.plugin.v1.RankResponse.orders:type_name -> deputy.plugin.v1.RankResponse.OrdersEntry
 	3,  // 12: deputy.plugin.v1.RankResponse.OrdersEntry.value:type_name -> deputy.plugin.v1.Order
 	4,  // 13: deputy.plugin.v1.PluginService.Describe:input_type -> deputy.plugin.v1.DescribeRequest
 	6,  // 14: deputy.plugin.v1.PluginService.Configure:input_type -> deputy.plugin.v1.ConfigureRequest
 	10, // 15: deputy.plugin.v1.PluginService.Transition:input_type -> deputy.plugin.v1.TransitionRequest
 	15, // 16: deputy.plugin.v1.PluginService.Renew:input_type -> deputy.plugin.v1.RenewRequest
 	17, // 17: deputy.plugin.v1.PluginService.Check:input_type -> deputy.plugin.v1.CheckRequest
-	19, // 18: deputy.plugin.v1.PluginService.Rank:input_type -> deputy.plugin.v1.RankRequest
-	21, // 19: deputy.plugin.v1.PluginService.Drain:input_type -> deputy.plugin.v1.DrainRequest
-	5,  // 20: deputy.plugin.v1.PluginService.Describe:output_type -> deputy.plugin.v1.DescribeResponse
-	7,  // 21: deputy.plugin.v1.PluginService.Configure:output_type -> deputy.plugin.v1.ConfigureResponse
-	11, // 22: deputy.plugin.v1.PluginService.Transition:output_type -> deputy.plugin.v1.TransitionResponse
-	16, // 23: deputy.plugin.v1.PluginService.Renew:output_type -> deputy.plugin.v1.RenewResponse
-	18, // 24: deputy.plugin.v1.PluginService.Check:output_type -> deputy.plugin.v1.CheckResponse
-	20, // 25: deputy.plugin.v1.PluginService.Rank:output_type -> deputy.plugin.v1.RankResponse
-	22, // 26: deputy.plugin.v1.PluginService.Drain:output_type -> deputy.plugin.v1.DrainResponse
-	20, // [20:27] is the sub-list for method output_type
-	13, // [13:20] is the sub-list for method input_type
+	19, // 18: deputy.plugin.v1.PluginService.Watch:input_type -> deputy.plugin.v1.WatchRequest
+	21, // 19: deputy.plugin.v1.PluginService.Rank:input_type -> deputy.plugin.v1.RankRequest
+	23, // 20: deputy.plugin.v1.PluginService.Drain:input_type -> deputy.plugin.v1.DrainRequest
+	5,  // 21: deputy.plugin.v1.PluginService.Describe:output_type -> deputy.plugin.v1.DescribeResponse
+	7,  // 22: deputy.plugin.v1.PluginService.Configure:output_type -> deputy.plugin.v1.ConfigureResponse
+	11, // 23: deputy.plugin.v1.PluginService.Transition:output_type -> deputy.plugin.v1.TransitionResponse
+	16, // 24: deputy.plugin.v1.PluginService.Renew:output_type -> deputy.plugin.v1.RenewResponse
+	18, // 25: deputy.plugin.v1.PluginService.Check:output_type -> deputy.plugin.v1.CheckResponse
+	20, // 26: deputy.plugin.v1.PluginService.Watch:output_type -> deputy.plugin.v1.WatchResponse
+	22, // 27: deputy.plugin.v1.PluginService.Rank:output_type -> deputy.plugin.v1.RankResponse
+	24, // 28: deputy.plugin.v1.PluginService.Drain:output_type -> deputy.plugin.v1.DrainResponse
+	21, // [21:29] is the sub-list for method output_type
+	13, // [13:21] is the sub-list for method input_type
 	13, // [13:13] is the sub-list for extension type_name
 	13, // [13:13] is the sub-list for extension extendee
 	0,  // [0:13] is the sub-list for field type_name
@@ -1659,7 +1750,7 @@ func file_deputy_plugin_v1_plugin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_deputy_plugin_v1_plugin_proto_rawDesc), len(file_deputy_plugin_v1_plugin_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -27,6 +27,7 @@ const (
 	PluginService_Transition_FullMethodName = "/deputy.plugin.v1.PluginService/Transition"
 	PluginService_Renew_FullMethodName      = "/deputy.plugin.v1.PluginService/Renew"
 	PluginService_Check_FullMethodName      = "/deputy.plugin.v1.PluginService/Check"
+	PluginService_Watch_FullMethodName      = "/deputy.plugin.v1.PluginService/Watch"
 	PluginService_Rank_FullMethodName       = "/deputy.plugin.v1.PluginService/Rank"
 	PluginService_Drain_FullMethodName      = "/deputy.plugin.v1.PluginService/Drain"
 )
@@ -54,6 +55,10 @@ type PluginServiceClient interface {
 	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error)
 	// Check asks whether this node is fit for a role. It changes nothing.
 	Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (*CheckResponse, error)
+	// Watch sends a message whenever what Check answers may have changed, so that
+	// the host asks at once and not at its interval. It ends with the settings
+	// that are in force; the host then asks for it again.
+	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
 	// Rank compares positions that Check has told, of this node and of others.
 	Rank(ctx context.Context, in *RankRequest, opts ...grpc.CallOption) (*RankResponse, error)
 	// Drain ends or aborts what runs; afterwards the process is told to end.
@@ -127,6 +132,25 @@ func (c *pluginServiceClient) Check(ctx context.Context, in *CheckRequest, opts 
 	return out, nil
 }
 
+func (c *pluginServiceClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &PluginService_ServiceDesc.Streams[1], PluginService_Watch_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchRequest, WatchResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PluginService_WatchClient = grpc.ServerStreamingClient[WatchResponse]
+
 func (c *pluginServiceClient) Rank(ctx context.Context, in *RankRequest, opts ...grpc.CallOption) (*RankResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RankResponse)
@@ -170,6 +194,10 @@ type PluginServiceServer interface {
 	Renew(context.Context, *RenewRequest) (*RenewResponse, error)
 	// Check asks whether this node is fit for a role. It changes nothing.
 	Check(context.Context, *CheckRequest) (*CheckResponse, error)
+	// Watch sends a message whenever what Check answers may have changed, so that
+	// the host asks at once and not at its interval. It ends with the settings
+	// that are in force; the host then asks for it again.
+	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
 	// Rank compares positions that Check has told, of this node and of others.
 	Rank(context.Context, *RankRequest) (*RankResponse, error)
 	// Drain ends or aborts what runs; afterwards the process is told to end.
@@ -198,6 +226,9 @@ func (UnimplementedPluginServiceServer) Renew(context.Context, *RenewRequest) (*
 }
 func (UnimplementedPluginServiceServer) Check(context.Context, *CheckRequest) (*CheckResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Check not implemented")
+}
+func (UnimplementedPluginServiceServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error {
+	return status.Error(codes.Unimplemented, "method Watch not implemented")
 }
 func (UnimplementedPluginServiceServer) Rank(context.Context, *RankRequest) (*RankResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Rank not implemented")
@@ -309,6 +340,17 @@ func _PluginService_Check_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PluginService_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(PluginServiceServer).Watch(m, &grpc.GenericServerStream[WatchRequest, WatchResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PluginService_WatchServer = grpc.ServerStreamingServer[WatchResponse]
+
 func _PluginService_Rank_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RankRequest)
 	if err := dec(in); err != nil {
@@ -381,6 +423,11 @@ var PluginService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Transition",
 			Handler:       _PluginService_Transition_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Watch",
+			Handler:       _PluginService_Watch_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -102,7 +102,7 @@ func caseDescribe(x *exam) {
 	case x.can(sdk.CanPromote) && !x.can(sdk.CanDemote):
 		x.fail("it can promote but not demote: what is promoted must be able to leave the role")
 	}
-	known := []sdk.Capability{sdk.CanPromote, sdk.CanDemote, sdk.CanRenew, sdk.CanCheck, sdk.CanRank, sdk.CanFollow, sdk.CanFence}
+	known := []sdk.Capability{sdk.CanPromote, sdk.CanDemote, sdk.CanRenew, sdk.CanCheck, sdk.CanWatch, sdk.CanRank, sdk.CanFollow, sdk.CanFence}
 	for _, c := range d.Capabilities {
 		if !slices.Contains(known, c) {
 			x.fail("it names a capability that there is not: %q", c)

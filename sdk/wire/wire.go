@@ -167,7 +167,25 @@ func (c *Client) Check(ctx context.Context, role sdk.Role, t sdk.Term) (sdk.Heal
 	if err != nil {
 		return sdk.Health{}, plain(err)
 	}
-	return sdk.Health{Fit: r.Fit, Detail: r.Detail, Position: r.Position}, nil
+	return sdk.Health{Fit: r.Fit, Detail: r.Detail, Position: r.Position, Certain: r.Certain}, nil
+}
+
+// Watch calls changed whenever the plugin says that Check may have another
+// answer now. It returns when the plugin does, or ctx ends.
+func (c *Client) Watch(ctx context.Context, changed func()) error {
+	stream, err := c.c.Watch(ctx, &proto.WatchRequest{})
+	if err != nil {
+		return plain(err)
+	}
+	for {
+		switch _, err := stream.Recv(); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return plain(err)
+		}
+		changed()
+	}
 }
 
 // Rank compares positions.

@@ -58,6 +58,34 @@ func (p *Process) Check(ctx context.Context, role sdk.Role, term sdk.Term) (h sd
 	return h, err
 }
 
+// Watch calls changed whenever the process, or one in its place, says that its
+// health may have changed. It waits without being watched for a sign of life:
+// checks are.
+func (p *Process) Watch(ctx context.Context, changed func()) error {
+	for {
+		l, err := p.ready(ctx)
+		if err == nil && ctx.Err() != nil {
+			err = causeOf(ctx)
+		}
+		if err != nil {
+			return fmt.Errorf("watch: %w", err)
+		}
+		if err := l.wire.Watch(ctx, changed); errors.Is(err, errors.ErrUnsupported) {
+			return fmt.Errorf("watch: %w", err)
+		}
+		// It has other settings now, or ends.
+		pause := time.NewTimer(watchDelay)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+		}
+		pause.Stop()
+	}
+}
+
+// watchDelay is how long a process is not watched after it has ended that.
+const watchDelay = 50 * time.Millisecond
+
 // maxPosition is the most bytes of a position: each node publishes its own with
 // every change.
 const maxPosition = 4 << 10

@@ -623,6 +623,38 @@ func TestWhatAProcessSaysOfARenewal(t *testing.T) {
 	}
 }
 
+func TestWatchOutlivesTheProcess(t *testing.T) {
+	s := opened(t, nil)
+	ctx, end := context.WithCancelCause(t.Context())
+	changes, over := make(chan struct{}, 10), make(chan error, 1)
+	go func() { over <- s.Watch(ctx, func() { changes <- struct{}{} }) }()
+	change := func() {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(s.dir, "change"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-changes:
+		case <-time.After(10 * time.Second):
+			t.Fatal("no change is told")
+		}
+	}
+	change()
+	if err := unix.Kill(s.PID(), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	change()
+	part := s.part(map[string]any{"color": "red"})
+	if _, _, err := s.Configure(t.Context(), part); err != nil {
+		t.Fatal(err)
+	}
+	change()
+	end(errors.New("seen enough"))
+	if err := <-over; err == nil || !strings.Contains(err.Error(), "seen enough") {
+		t.Errorf("watch ends with %v", err)
+	}
+}
+
 func TestPositionThatIsTooLong(t *testing.T) {
 	s := openedBare(t)
 	s.write("check", "position=5000")

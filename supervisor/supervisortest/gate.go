@@ -40,6 +40,8 @@ func (p part) Check(ctx context.Context, role sdk.Role, t sdk.Term) (sdk.Health,
 	return p.plugin.Check(ctx, role, t)
 }
 
+func (p part) Watch(ctx context.Context, changed func()) error { return p.plugin.Watch(ctx, changed) }
+
 func (p part) Renew(ctx context.Context, until sdk.Instant) error {
 	if !p.node.wait() {
 		return nil

@@ -57,6 +57,7 @@ type Plugin struct {
 	always     map[sdk.Action]Behaviour
 	checks     []check
 	said       string // by the last check
+	watchers   []func()
 	checkTakes time.Duration
 	renewErr   error
 	renewed    sdk.Instant
@@ -105,14 +106,28 @@ func (p *Plugin) Always(a sdk.Action, b Behaviour) {
 	p.next[a], p.always[a] = nil, b
 }
 
-// Healths scripts what checks say, one after the other; the last one stays.
+// Healths scripts what checks say, one after the other; the last one stays. Who
+// watches is told.
 func (p *Plugin) Healths(h ...sdk.Health) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.checks = nil
 	for _, one := range h {
 		p.checks = append(p.checks, check{health: one})
 	}
+	watchers := slices.Clone(p.watchers)
+	p.mu.Unlock()
+	for _, changed := range watchers {
+		changed()
+	}
+}
+
+// Watch tells when Healths has been called.
+func (p *Plugin) Watch(ctx context.Context, changed func()) error {
+	p.mu.Lock()
+	p.watchers = append(p.watchers, changed)
+	p.mu.Unlock()
+	<-ctx.Done() // which is when the member ends
+	return context.Cause(ctx)
 }
 
 // Fit scripts a fit node at the given position.

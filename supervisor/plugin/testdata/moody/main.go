@@ -85,6 +85,21 @@ func (m *moody) Renew(ctx context.Context, until sdk.Instant) error {
 	return m.be(ctx, m.config.Renew)
 }
 
+// Watch tells of a change for each file "change" that it finds, and removes it.
+func (m *moody) Watch(ctx context.Context, changed func()) error {
+	m.note("watch %s", m.Color)
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(5 * time.Millisecond):
+		}
+		if m.Dir != "" && os.Remove(filepath.Join(m.Dir, "change")) == nil {
+			changed()
+		}
+	}
+}
+
 func (m *moody) Close() error {
 	m.note("close %s", m.Color)
 	return nil
