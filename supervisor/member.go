@@ -62,6 +62,9 @@ type Member struct {
 	last     TermRecord  // the last tenure heard of
 	change   Change      // the tenure here, for the history
 
+	forfeited sdk.Instant // when the lease was first seen to be somebody else's; by Leash
+	away      error       // why this node leads nothing for now; nil when it may
+
 	transitions int // how many there were
 
 	// owned by the role's goroutine
@@ -80,7 +83,6 @@ type part struct {
 	promoted bool                    // may act as primary
 	altered  bool                    // promoted or demoted with other settings than it has now
 	running  int                     // acts that have not ended, those given up included
-	hurry    chan struct{}           // has one when the next check must not wait
 	health   health
 	renewing renewing
 }
@@ -92,7 +94,7 @@ type defined struct {
 }
 
 func newPart(p Part, plugin Plugin) *part {
-	n := &part{Name: p.Name, hurry: make(chan struct{}, 1)}
+	n := &part{Name: p.Name}
 	n.defined.Store(&defined{p, plugin})
 	return n
 }
@@ -151,7 +153,6 @@ func (m *Member) Run(ctx context.Context) error {
 	helpers.Go(func() { m.publish(watching) })
 	for _, p := range m.parts {
 		helpers.Go(func() { m.check(watching, p) })
-		helpers.Go(func() { m.watch(watching, p) })
 	}
 	end := context.AfterFunc(ctx, m.ring)
 	defer end()
@@ -356,6 +357,20 @@ func (m *Member) StepDown(reason sdk.Reason, cause string) error {
 	}
 	m.stepDown = &ending{reason, errors.New(cause)}
 	return nil
+}
+
+// Withdraw has the member leave its role, as for a drain, and lead nothing until
+// it is called again with nil.
+func (m *Member) Withdraw(why error) {
+	m.update(func() { m.away = why })
+}
+
+// TakesPart reports whether the member has seen to what the process before left,
+// and has heard from the records, or that they cannot be reached.
+func (m *Member) TakesPart() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.seen && m.role != sdk.RoleUnknown
 }
 
 // Clear tells a blocked or failed member that an operator has put things

@@ -69,12 +69,14 @@ func (m *Member) reason(ctx context.Context, lease Lease) *ending {
 		return leave
 	}
 	m.mu.Lock()
-	order, s := m.stepDown, m.state
+	order, s, away := m.stepDown, m.state, m.away
 	m.stepDown = nil
 	m.mu.Unlock()
 	switch r := s.Reservation; {
 	case order != nil:
 		return order
+	case away != nil:
+		return &ending{sdk.ReasonDrain, away}
 	case s.IsDrained(m.node.Name):
 		return &ending{sdk.ReasonDrain, errors.New("this node is drained")}
 	case r.Binds() && r.State == Accepted && r.To != m.node.Name:

@@ -87,10 +87,20 @@ func (m *Member) ineligible(s State, seen bool) error {
 	if s.IsDrained(m.node.Name) {
 		return fmt.Errorf("drained: `deputy undrain %s` ends it", m.node.Name)
 	}
+	if why := m.withdrawn(); why != nil {
+		return why
+	}
 	if err := m.unfit(); err != nil {
 		return fmt.Errorf("not fit: %w", err)
 	}
 	return nil
+}
+
+// withdrawn tells why this node leads nothing for now, or nil.
+func (m *Member) withdrawn() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.away
 }
 
 // candidate is fit and takes the role when it is its turn.

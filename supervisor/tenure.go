@@ -25,7 +25,7 @@ func (m *Member) hold(lease Lease) func() {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	var running sync.WaitGroup
 	m.mu.Lock()
-	m.lease = lease
+	m.lease, m.forfeited = lease, 0
 	for _, p := range m.parts {
 		p.renewing = renewing{}
 		if p.def().plugin.Describe().Can(sdk.CanRenew) {
