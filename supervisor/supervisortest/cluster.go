@@ -77,8 +77,16 @@ type service struct {
 	candidates  map[string]supervisor.Candidate
 	reservation *supervisor.Reservation
 	reservedRev int64
+	heir        *heir                   // who has accepted it, and can be given the role
+	given       *supervisor.Reservation // for which primary was given the role, and has not taken it up
 	pause       *supervisor.Pause
 	history     []supervisor.Change
+}
+
+// An heir is what a primary knows of the one who gets the role.
+type heir struct {
+	pulse string
+	top   sdk.Term // the highest term that its machine has seen
 }
 
 // NewCluster returns records that are empty. The journal, where one is given,

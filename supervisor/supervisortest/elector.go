@@ -166,6 +166,9 @@ func (e *elector) see() (supervisor.State, sdk.Instant) {
 			s.Reservation = r.reservation
 		}
 	}
+	if s.Mine && r.given != nil {
+		s.Reservation = r.given
+	}
 	if p := r.pause; p != nil && (p.Until.IsZero() || until(now.Add(time.Until(p.Until)))) {
 		s.Pause = p
 	}
@@ -247,7 +250,10 @@ func (e *elector) Take(ctx context.Context, seen supervisor.State) (supervisor.L
 		case !n.cluster.broken.blind && seen.Seq != now.Seq:
 			return supervisor.ErrRefused
 		case now.Mine:
-			won = e.hold(h, s.before)
+			given := s.given
+			if won = e.hold(h, s.before); given != nil {
+				e.say("lease taken term=%d, as it was given", won.term)
+			}
 			return nil
 		case !seen.Vacant:
 			return supervisor.ErrRefused
@@ -310,13 +316,17 @@ func (e *elector) write(h *held, s *service, seen supervisor.State) {
 		moved = r.Moves()
 		s.reservation, s.reservedRev = nil, 0
 	}
-	rev := n.cluster.write()
-	address := n.Name + ".test"
-	s.before = s.term
-	s.primary = &supervisor.Primary{Node: n.Name, Address: address, Term: term, Pulse: h.id, State: sdk.RolePromoting, Since: time.Now()}
-	s.term = supervisor.TermRecord{Term: term, Node: n.Name, Address: address, Pulse: h.id, Moved: moved, Victim: s.before.Lost()}
-	s.primaryRev, s.termRev = rev, rev
+	s.begin(n.cluster.write(), term, n.Name, h.id, moved)
 	e.machineTerm(term)
+}
+
+// begin writes a new tenure.
+func (s *service) begin(rev int64, term sdk.Term, node, pulse string, moved bool) {
+	address := node + ".test"
+	s.before = s.term
+	s.primary = &supervisor.Primary{Node: node, Address: address, Term: term, Pulse: pulse, State: sdk.RolePromoting, Since: time.Now()}
+	s.term = supervisor.TermRecord{Term: term, Node: node, Address: address, Pulse: pulse, Moved: moved, Victim: s.before.Lost()}
+	s.primaryRev, s.termRev, s.given = rev, rev, nil
 }
 
 func (e *elector) Adopt(ctx context.Context, t supervisor.Tenure) (supervisor.Lease, error) {
@@ -368,7 +378,7 @@ func (e *elector) Answer(ctx context.Context, r supervisor.Reservation) error {
 		if s.reservation == nil || s.reservation.ID != r.ID {
 			return supervisor.ErrRefused
 		}
-		s.reservation, s.reservedRev = &r, e.node.cluster.rev
+		e.reserve(s, r)
 		return nil
 	}))
 }
@@ -379,9 +389,18 @@ func (e *elector) Request(ctx context.Context, r supervisor.Reservation) error {
 		if now, _ := e.see(); now.Reservation.Binds() {
 			return supervisor.ErrBusy
 		}
-		s.reservation, s.reservedRev = &r, e.node.cluster.rev
+		e.reserve(s, r)
 		return nil
 	}))
+}
+
+// reserve writes a reservation, and who is to be given the role where this node
+// has accepted it.
+func (e *elector) reserve(s *service, r supervisor.Reservation) {
+	s.reservation, s.reservedRev, s.heir = &r, e.node.cluster.rev, nil
+	if h := e.node.pulse(e.timing.TTL); r.State == supervisor.Accepted && r.To == e.node.Name && h.rev != 0 {
+		s.heir = &heir{h.id, e.machineTerm(0)}
+	}
 }
 
 func (e *elector) Record(ctx context.Context, c supervisor.Change) error {

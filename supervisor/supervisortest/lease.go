@@ -152,12 +152,18 @@ func (l *lease) Resign(ctx context.Context) error {
 		if l.over {
 			return nil
 		}
-		if s.primary != nil && s.primaryRev == l.rev {
+		held := s.primary != nil && s.primaryRev == l.rev
+		if held {
 			s.primary, s.primaryRev = nil, 0
 		}
 		said := "was not ours any more"
 		if s.primary == nil && s.term.Term == l.term && s.term.Node == n.Name {
 			s.term.Resigned, s.termRev, said = true, c.write(), "resigned"
+			if to := l.e.heir(); held && to != nil {
+				r := s.reservation
+				s.begin(s.termRev, l.term+1, r.To, to.pulse, r.Moves())
+				s.given, s.reservation, s.reservedRev, s.heir = r, nil, 0, nil
+			}
 		}
 		if n.loseReply {
 			n.loseReply, l.leaving = false, true
@@ -177,6 +183,21 @@ func (l *lease) Resign(ctx context.Context) error {
 		})
 	}
 	return alive(err)
+}
+
+// heir is who gets the role in the same write that gives it up; nil when nobody
+// has accepted a reservation in force, or can not have it any more.
+func (e *elector) heir() *heir {
+	now, _ := e.see()
+	c := e.node.cluster
+	s := c.records.service(e.service)
+	if now.Reservation == nil || now.Reservation != s.reservation || s.heir == nil || s.heir.top > s.term.Term {
+		return nil
+	}
+	if _, lives := c.records.pulses[s.heir.pulse]; !lives {
+		return nil
+	}
+	return s.heir
 }
 
 func (l *lease) Abandon() {

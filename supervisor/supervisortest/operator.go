@@ -86,7 +86,8 @@ func (o operator) Request(ctx context.Context, service string, r supervisor.Rese
 		if now, _ := e.see(); now.Reservation.Binds() {
 			return supervisor.ErrBusy
 		}
-		e.records().reservation, e.records().reservedRev = &r, o.node.cluster.rev
+		s := e.records()
+		s.reservation, s.reservedRev, s.heir = &r, o.node.cluster.rev, nil
 		return nil
 	})
 }
