@@ -1,0 +1,383 @@
+package systemd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+)
+
+// Where PID 1 is on the bus, org.freedesktop.systemd1(5).
+const (
+	busName       = "org.freedesktop.systemd1"
+	busPath       = dbus.ObjectPath("/org/freedesktop/systemd1")
+	rootInterface = busName + ".Manager"
+	unitInterface = busName + ".Unit"
+	getAll        = "org.freedesktop.DBus.Properties.GetAll"
+
+	systemBus  = "unix:path=/run/dbus/system_bus_socket"
+	privateBus = "unix:path=/run/systemd/private" // PID 1's own socket, for root alone
+)
+
+// What callers branch on.
+var (
+	// ErrDenied tells that PID 1 does not let this user do that.
+	ErrDenied = errors.New("systemd does not permit it")
+	// ErrNoBus tells that there is no way to PID 1 just now, so that nothing
+	// is known of any unit.
+	ErrNoBus = errors.New("systemd cannot be reached over D-Bus")
+	// ErrNoUnit tells that there is no such unit.
+	ErrNoUnit = errors.New("there is no such unit")
+)
+
+// The bounds of what PID 1 does in milliseconds. One that does not answer at
+// all is asked over another connection next time.
+const (
+	dialTime = 2 * time.Second
+	callTime = 5 * time.Second
+)
+
+// A Bus is a lasting connection to PID 1 over D-Bus: the system bus or, where
+// there is none and for root alone, PID 1's own socket. It is opened when it is
+// first used, and again after it broke. Its methods may be called at the same
+// time; each ends with its context.
+type Bus struct {
+	addresses []string // tried in this order
+
+	opening chan struct{} // has a token while somebody opens the connection
+
+	mu     sync.Mutex
+	line   *line
+	closed bool
+}
+
+// NewBus returns a Bus that is not open yet. Close ends it.
+func NewBus() *Bus {
+	addresses := []string{systemBus}
+	if given := os.Getenv("DBUS_SYSTEM_BUS_ADDRESS"); given != "" {
+		addresses[0] = given
+	}
+	if os.Geteuid() == 0 {
+		addresses = append(addresses, privateBus)
+	}
+	return &Bus{addresses: addresses, opening: make(chan struct{}, 1)}
+}
+
+// Close ends the connection, and returns when nothing of it runs any more.
+func (b *Bus) Close() error {
+	b.opening <- struct{}{} // from now on nobody opens it
+	defer func() { <-b.opening }()
+	b.mu.Lock()
+	l := b.line
+	b.line, b.closed = nil, true
+	b.mu.Unlock()
+	if l == nil {
+		return nil
+	}
+	return l.close()
+}
+
+// open returns the connection, and opens it where there is none or the last one
+// is broken. The error is ErrNoBus.
+func (b *Bus) open(ctx context.Context) (*line, error) {
+	select {
+	case b.opening <- struct{}{}:
+		defer func() { <-b.opening }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", ErrNoBus, context.Cause(ctx))
+	}
+	b.mu.Lock()
+	l, closed := b.line, b.closed
+	b.mu.Unlock()
+	switch {
+	case closed:
+		return nil, fmt.Errorf("%w: the connection is closed", ErrNoBus)
+	case l != nil && l.works():
+		return l, nil
+	case l != nil:
+		l.close()
+	}
+	var errs []error
+	for _, address := range b.addresses {
+		l, err := dial(ctx, address)
+		if err == nil {
+			b.mu.Lock()
+			b.line = l
+			b.mu.Unlock()
+			return l, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, fmt.Errorf("%w: %w", ErrNoBus, errors.Join(errs...))
+}
+
+// A line is one connection, with those who wait for jobs on it.
+type line struct {
+	conn    *dbus.Conn
+	signals chan *dbus.Signal
+	over    chan struct{} // closed when nothing comes any more
+
+	mu      sync.Mutex
+	waiting map[dbus.ObjectPath][]chan string
+	asking  int                        // callers that do not know the name of their job yet
+	early   map[dbus.ObjectPath]string // jobs that ended meanwhile
+}
+
+// dial connects to one address.
+func dial(ctx context.Context, address string) (*line, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, dialTime, fmt.Errorf("no answer within %s", dialTime))
+	defer cancel()
+	conn, err := connect(ctx, address)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, fmt.Errorf("connect to %s: %w", address, err)
+	}
+	l := &line{
+		conn: conn, signals: make(chan *dbus.Signal, 64), over: make(chan struct{}),
+		waiting: map[dbus.ObjectPath][]chan string{}, early: map[dbus.ObjectPath]string{},
+	}
+	conn.Signal(l.signals)
+	go l.read() // close waits for it
+	return l, nil
+}
+
+func connect(ctx context.Context, address string) (*dbus.Conn, error) {
+	path, ok := strings.CutPrefix(address, "unix:path=")
+	if !ok {
+		return nil, errors.New("not the address of a unix socket (unix:path=…)")
+	}
+	path, _, _ = strings.Cut(path, ",") // a guid may follow
+	socket, err := new(net.Dialer).DialContext(ctx, "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	// One that takes the connection and then says nothing must not hold us.
+	end := context.AfterFunc(ctx, func() { socket.Close() })
+	conn, err := dbus.NewConn(socket)
+	if err == nil {
+		err = conn.Auth(nil)
+	}
+	if err == nil && address != privateBus {
+		err = conn.Hello()
+	}
+	if !end() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		socket.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+func (l *line) works() bool { return l.conn.Connected() }
+
+func (l *line) close() error {
+	err := l.conn.Close()
+	<-l.over
+	return err
+}
+
+// read hands the results of jobs to those who wait for them. PID 1 sends the
+// end of a job to whoever asked for it, subscribed or not.
+func (l *line) read() {
+	defer close(l.over)
+	for s := range l.signals { // closed with the connection
+		if s.Name != rootInterface+".JobRemoved" || len(s.Body) < 4 {
+			continue
+		}
+		job, _ := s.Body[1].(dbus.ObjectPath)
+		result, _ := s.Body[3].(string)
+		l.mu.Lock()
+		for _, c := range l.waiting[job] {
+			c <- result
+		}
+		delete(l.waiting, job)
+		if l.asking > 0 {
+			l.early[job] = result
+		}
+		l.mu.Unlock()
+	}
+}
+
+// call calls a method of PID 1, and closes a connection that does not answer.
+func (l *line) call(ctx context.Context, path dbus.ObjectPath, method string, args ...any) *dbus.Call {
+	bounded, cancel := context.WithTimeoutCause(ctx, callTime, fmt.Errorf("no answer within %s", callTime))
+	defer cancel()
+	c := l.conn.Object(busName, path).CallWithContext(bounded, method, 0, args...)
+	switch {
+	case c.Err == nil:
+	case bounded.Err() != nil && ctx.Err() == nil:
+		l.conn.Close()
+		c.Err = fmt.Errorf("%w: %w", ErrNoBus, context.Cause(bounded))
+	case ctx.Err() != nil:
+		c.Err = context.Cause(ctx)
+	default:
+		c.Err = meaning(c.Err)
+	}
+	return c
+}
+
+// meaning tells errors of the bus apart.
+func meaning(err error) error {
+	var answer dbus.Error
+	if !errors.As(err, &answer) {
+		return fmt.Errorf("%w: %w", ErrNoBus, err) // broken, not answered
+	}
+	switch answer.Name {
+	case "org.freedesktop.DBus.Error.AccessDenied", "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired",
+		"org.freedesktop.DBus.Error.AuthFailed":
+		return fmt.Errorf("%w: %w", ErrDenied, answer)
+	case busName + ".NoSuchUnit", busName + ".LoadFailed":
+		return fmt.Errorf("%w: %w", ErrNoUnit, answer)
+	case "org.freedesktop.DBus.Error.NoReply", "org.freedesktop.DBus.Error.Disconnected",
+		"org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner":
+		return fmt.Errorf("%w: %w", ErrNoBus, answer)
+	}
+	return answer
+}
+
+// ask asks for a job, and returns what receives its result. The caller has to
+// forget it.
+func (l *line) ask(ctx context.Context, method string, args ...any) (result <-chan string, forget func(), err error) {
+	l.mu.Lock()
+	l.asking++
+	l.mu.Unlock()
+	var job dbus.ObjectPath
+	call := l.call(ctx, busPath, rootInterface+"."+method, args...)
+	if err = call.Err; err == nil {
+		err = call.Store(&job)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := make(chan string, 1)
+	if r, ended := l.early[job]; ended && err == nil {
+		c <- r
+	} else if err == nil {
+		l.waiting[job] = append(l.waiting[job], c)
+	}
+	if l.asking--; l.asking == 0 {
+		clear(l.early)
+	}
+	return c, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for i, other := range l.waiting[job] {
+			if other == c {
+				l.waiting[job] = append(l.waiting[job][:i], l.waiting[job][i+1:]...)
+				break
+			}
+		}
+		if len(l.waiting[job]) == 0 {
+			delete(l.waiting, job)
+		}
+	}, err
+}
+
+// Start starts a unit and returns when its job has ended. The error is a
+// JobError when that did not end well, ErrDenied, ErrNoUnit, ErrNoBus, or why
+// ctx ended.
+func (b *Bus) Start(ctx context.Context, unit string) error {
+	return b.job(ctx, "start", unit, true)
+}
+
+// Stop stops a unit and returns when its job has ended; the errors are those of
+// Start. That its processes are gone remains to be seen.
+func (b *Bus) Stop(ctx context.Context, unit string) error {
+	return b.job(ctx, "stop", unit, true)
+}
+
+// Queue asks for the start of a unit and does not wait for it.
+func (b *Bus) Queue(ctx context.Context, unit string) error {
+	return b.job(ctx, "start", unit, false)
+}
+
+// QueueStop asks for the stop of a unit and does not wait for it.
+func (b *Bus) QueueStop(ctx context.Context, unit string) error {
+	return b.job(ctx, "stop", unit, false)
+}
+
+func (b *Bus) job(ctx context.Context, verb, unit string, wait bool) error {
+	method := map[string]string{"start": "StartUnit", "stop": "StopUnit"}[verb]
+	l, err := b.open(ctx)
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", verb, unit, err)
+	}
+	result, forget, err := l.ask(ctx, method, unit, "replace")
+	defer forget()
+	if errors.Is(err, ErrNoUnit) && verb == "stop" {
+		return nil // what is not there does not run
+	}
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", verb, unit, err)
+	}
+	if !wait {
+		return nil
+	}
+	select {
+	case r := <-result:
+		if r != "done" {
+			return &JobError{Verb: verb, Unit: unit, Result: r}
+		}
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%s %s: %w", verb, unit, context.Cause(ctx))
+	case <-l.over:
+		return fmt.Errorf("%s %s: %w: the connection broke while its job ran", verb, unit, ErrNoBus)
+	}
+}
+
+// Kill sends a signal to all processes of a unit. None being there is no error.
+func (b *Bus) Kill(ctx context.Context, unit string, signal int32) error {
+	err := b.order(ctx, "KillUnit", unit, "all", signal)
+	if errors.Is(err, ErrNoUnit) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("kill %s: %w", unit, err)
+	}
+	return nil
+}
+
+// order calls a method of PID 1 that answers nothing of interest.
+func (b *Bus) order(ctx context.Context, method string, args ...any) error {
+	l, err := b.open(ctx)
+	if err != nil {
+		return err
+	}
+	return l.call(ctx, busPath, rootInterface+"."+method, args...).Err
+}
+
+// A JobError is a job of PID 1 that did not end well.
+type JobError struct {
+	Verb   string // start or stop
+	Unit   string
+	Result string // failed, dependency, timeout, canceled, skipped, …
+}
+
+func (e *JobError) Error() string {
+	why := e.Result
+	switch e.Result {
+	case "failed":
+		why = "it failed: see journalctl -u " + e.Unit
+	case "dependency":
+		why = "what it depends on did not start"
+	case "timeout":
+		why = "its job took longer than its JobTimeoutSec"
+	case "canceled":
+		why = "its job was canceled by another one"
+	case "skipped":
+		why = "there was nothing to do in its state"
+	case "assert":
+		why = "one of its assertions does not hold"
+	}
+	return fmt.Sprintf("%s %s: %s", e.Verb, e.Unit, why)
+}

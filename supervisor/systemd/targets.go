@@ -1,0 +1,272 @@
+package systemd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/deputy-ha/deputy/sdk"
+	"github.com/deputy-ha/deputy/supervisor"
+)
+
+// Targets are the role targets of a service as the last part of it: the units
+// that belong to the role of a primary start when all else is primary, and are
+// proven down before anything else is demoted.
+//
+// A unit belongs to a role when the target pulls it in (Wants, Requires,
+// BindsTo, Upholds), or when it stops with the target or with the gate (PartOf,
+// BindsTo, Requires there); so does what a timer, path or socket among them
+// triggers. The gate itself is not started or stopped by this: it has to
+// outlive all parts.
+type Targets struct {
+	bus     *Bus
+	service string
+	log     *slog.Logger
+
+	mu     sync.Mutex
+	runs   map[int]context.CancelCauseFunc // acts, for Kill
+	next   int
+	idle   chan struct{} // closed while no act runs
+	denied bool          // the targets may not be started, and nothing hangs on them
+	said   string        // what was logged last, to say it once
+}
+
+var _ supervisor.Plugin = (*Targets)(nil)
+
+// NewTargets returns the role targets of a service.
+func NewTargets(bus *Bus, service string, log *slog.Logger) *Targets {
+	t := &Targets{bus: bus, service: service, log: log, runs: map[int]context.CancelCauseFunc{}, idle: make(chan struct{})}
+	close(t.idle)
+	return t
+}
+
+// Describe tells what the targets can.
+func (t *Targets) Describe() supervisor.Description {
+	return supervisor.Description{
+		Name:         "targets",
+		Capabilities: []sdk.Capability{sdk.CanPromote, sdk.CanDemote, sdk.CanCheck},
+	}
+}
+
+// errKilled is why an act ends that Kill ends.
+var errKilled = errors.New("killed")
+
+// Do starts the units of the role, or stops them and proves it.
+func (t *Targets) Do(ctx context.Context, a sdk.Transition, progress func(string)) sdk.Result {
+	ctx, end := t.begin(ctx, a.Timeout)
+	defer end()
+	if progress == nil {
+		progress = func(string) {}
+	}
+	var detail string
+	var err error
+	switch {
+	case a.Action == sdk.Promote:
+		detail, err = t.promote(ctx, progress)
+	case a.Action == sdk.Demote:
+		detail, err = t.demote(ctx, a, progress)
+	default:
+		return sdk.Result{Outcome: sdk.OutcomeUnchanged, Refused: true, Detail: fmt.Sprintf("cannot %s", a.Action)}
+	}
+	switch {
+	case errors.Is(err, sdk.ErrAlready):
+		return sdk.Result{Outcome: sdk.OutcomeAlready, Detail: detail}
+	case err != nil:
+		return sdk.Result{Outcome: sdk.OutcomeUnknown, Detail: err.Error()}
+	}
+	return sdk.Result{Outcome: sdk.OutcomeDone, Detail: detail}
+}
+
+// begin bounds an act by its timeout, and lets Kill end it.
+func (t *Targets) begin(ctx context.Context, timeout time.Duration) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := func() {}
+	if timeout > 0 {
+		bounded, release := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not within %s", timeout.Round(time.Millisecond)))
+		ctx, stop = bounded, release
+	}
+	t.mu.Lock()
+	if len(t.runs) == 0 {
+		t.idle = make(chan struct{})
+	}
+	t.next++
+	me := t.next
+	t.runs[me] = cancel
+	t.mu.Unlock()
+	return ctx, func() {
+		stop()
+		cancel(nil)
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if delete(t.runs, me); len(t.runs) == 0 {
+			close(t.idle)
+		}
+	}
+}
+
+// Kill ends acts. The jobs that they asked for go on in PID 1: a stop is what
+// whoever kills a promotion wants next, and it replaces a start.
+func (t *Targets) Kill(ctx context.Context) error {
+	t.mu.Lock()
+	for _, cancel := range t.runs {
+		cancel(errKilled)
+	}
+	idle := t.idle
+	t.mu.Unlock()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("kill targets: %w", context.Cause(ctx))
+	}
+}
+
+// Renew is not for targets: the gate looks at the lease by itself.
+func (t *Targets) Renew(context.Context, sdk.Instant) error {
+	return fmt.Errorf("renew: %w", errors.ErrUnsupported)
+}
+
+// Rank is not for targets.
+func (t *Targets) Rank(context.Context, string, map[string]string) (map[string]sdk.Order, error) {
+	return nil, fmt.Errorf("rank: %w", errors.ErrUnsupported)
+}
+
+// promote starts the units of a primary, and waits for them where there are any.
+func (t *Targets) promote(ctx context.Context, progress func(string)) (string, error) {
+	target, err := t.bus.Unit(ctx, Primary(t.service))
+	if err != nil {
+		return "", err
+	}
+	gate, err := t.bus.Unit(ctx, Gate(t.service))
+	if err != nil {
+		return "", err
+	}
+	wanted := t.wanted(target)
+	switch {
+	case target.Up() && gate.Up():
+		return "active", sdk.ErrAlready
+	case len(wanted) == 0:
+		return t.promoteNothing(ctx, target)
+	}
+	t.clear(ctx, progress)
+	progress("starts " + strings.Join(wanted, ", "))
+	for _, name := range wanted {
+		// One that failed too often before would not be started again. Where
+		// this is not permitted it is as before.
+		_ = t.bus.order(ctx, "ResetFailedUnit", name)
+	}
+	err = t.bus.Start(ctx, target.Name)
+	if err == nil {
+		target, err = t.bus.Unit(ctx, target.Name)
+	}
+	if err == nil && !target.Up() {
+		err = fmt.Errorf("start %s: it is %s", target.Name, target.Active)
+	}
+	failed := t.failed(ctx, append(wanted, gate.Name))
+	if err != nil {
+		if failed != "" {
+			err = fmt.Errorf("%w: failed: %s", err, failed)
+		}
+		return "", t.cure(err)
+	}
+	if failed != "" { // wanted, not required
+		t.log.Warn("units of a primary did not start", "cause", failed)
+		return "active, but failed: " + failed, nil
+	}
+	return "", nil
+}
+
+// promoteNothing starts a target that no unit hangs on. Clients are served
+// without it, so nobody waits, and Check sees whether it came. Nothing of it had
+// to be done for the role, so whoever adopts finds it already so.
+func (t *Targets) promoteNothing(ctx context.Context, target Unit) (string, error) {
+	err := t.bus.Queue(ctx, target.Name)
+	switch {
+	case errors.Is(err, ErrDenied):
+		err = t.cure(err)
+		t.mu.Lock()
+		t.denied = true
+		t.mu.Unlock()
+		t.sayOnce(slog.LevelError, "role target may not be started, so no gate demotes behind this supervisor", err)
+		return err.Error(), sdk.ErrAlready
+	case err != nil:
+		return "", err
+	}
+	return "no unit belongs to it", sdk.ErrAlready
+}
+
+// demote takes down the units of a primary and proves it.
+func (t *Targets) demote(ctx context.Context, a sdk.Transition, progress func(string)) (string, error) {
+	var kill time.Duration
+	if a.Mode == sdk.Forced {
+		kill = max(a.Timeout/2, time.Millisecond)
+	}
+	active, err := t.takeDown(ctx, Primary(t.service), Gate(t.service), kill, progress)
+	switch {
+	case err != nil:
+		return "", t.cure(err)
+	case active == 0:
+		return "", sdk.ErrAlready
+	}
+	return "", nil
+}
+
+// clear takes down what belongs to a standby, so that it does not run beside
+// what belongs to a primary. What does not stop is told and holds nobody up for
+// long: it is in nobody's way but its own role's.
+func (t *Targets) clear(ctx context.Context, progress func(string)) {
+	ctx, cancel := context.WithTimeoutCause(ctx, clearTime, fmt.Errorf("not within %s", clearTime))
+	defer cancel()
+	if _, err := t.takeDown(ctx, Standby(t.service), "", 0, progress); err != nil {
+		t.log.Warn("units of a standby not stopped", "cause", t.cure(err))
+	}
+}
+
+const clearTime = 10 * time.Second
+
+// Check tells a primary whether its units are still held up.
+func (t *Targets) Check(ctx context.Context, role sdk.Role, _ sdk.Term) (sdk.Health, error) {
+	t.mu.Lock()
+	denied := t.denied
+	t.mu.Unlock()
+	if role != sdk.RolePrimary || denied {
+		return sdk.Health{Fit: true}, nil
+	}
+	for _, name := range []string{Gate(t.service), Primary(t.service)} {
+		u, err := t.bus.Unit(ctx, name)
+		switch {
+		case err != nil:
+			// What is not known of units is no reason to stop them.
+			t.sayOnce(slog.LevelWarn, "role target not looked at", err)
+			return sdk.Health{Fit: true, Detail: err.Error()}, nil
+		case !u.Up() && u.Job == "":
+			return sdk.Health{Detail: fmt.Sprintf("%s is %s", name, u.Active)}, nil
+		}
+	}
+	t.sayOnce(slog.LevelDebug, "role target is active", nil)
+	return sdk.Health{Fit: true}, nil
+}
+
+// cure tells what to do about an error that has a cure.
+func (t *Targets) cure(err error) error {
+	if errors.Is(err, ErrDenied) {
+		return fmt.Errorf("%w: is polkitd installed? Then `deputy enable %s` permits what this service needs", err, t.service)
+	}
+	return err
+}
+
+// sayOnce logs what has changed since it was said last.
+func (t *Targets) sayOnce(level slog.Level, message string, cause error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	text := fmt.Sprint(message, cause)
+	if t.said == text {
+		return
+	}
+	t.said = text
+	t.log.Log(context.Background(), level, message, "plugin", "targets", "cause", cause)
+}

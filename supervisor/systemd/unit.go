@@ -1,0 +1,163 @@
+package systemd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/godbus/dbus/v5"
+)
+
+// A Unit is what PID 1 says about a unit.
+type Unit struct {
+	Name      string
+	Load      string // loaded, not-found, masked, …
+	Active    string // active, inactive, failed, activating, deactivating, …
+	Sub       string
+	Job       string // type of the job that it has: start, stop, restart, …; empty when it has none
+	Wants     []string
+	Requires  []string
+	BindsTo   []string
+	Upholds   []string
+	Triggers  []string // of a timer, path or socket
+	PartOfIt  []string // ConsistsOf: they stop with it
+	BoundToIt []string // BoundBy: the same, also when it ends by itself
+	NeedingIt []string // RequiredBy: they stop with it
+}
+
+// Down reports whether nothing of the unit is active, as far as its state tells.
+func (u Unit) Down() bool { return u.Active == "inactive" || u.Active == "failed" }
+
+// Stays reports whether the unit is down and nothing is about to start it.
+func (u Unit) Stays() bool { return u.Down() && (u.Job == "" || u.Job == "stop") }
+
+// Up reports whether the unit is active.
+func (u Unit) Up() bool { return u.Active == "active" || u.Active == "reloading" }
+
+// Unit asks for a unit, which is loaded for that where it is not. One that does
+// not exist is inactive, its Load not-found.
+func (b *Bus) Unit(ctx context.Context, name string) (Unit, error) {
+	u := Unit{Name: name}
+	l, err := b.open(ctx)
+	if err != nil {
+		return u, fmt.Errorf("look at %s: %w", name, err)
+	}
+	call := l.call(ctx, busPath, rootInterface+".LoadUnit", name)
+	var at dbus.ObjectPath
+	if err = call.Err; err == nil {
+		err = call.Store(&at)
+	}
+	if err != nil {
+		return u, fmt.Errorf("look at %s: %w", name, err)
+	}
+	var all map[string]dbus.Variant
+	call = l.call(ctx, at, getAll, unitInterface)
+	if err = call.Err; err == nil {
+		err = call.Store(&all)
+	}
+	if err != nil {
+		return u, fmt.Errorf("look at %s: %w", name, err)
+	}
+	for property, into := range map[string]any{
+		"LoadState": &u.Load, "ActiveState": &u.Active, "SubState": &u.Sub,
+		"Wants": &u.Wants, "Requires": &u.Requires, "BindsTo": &u.BindsTo, "Upholds": &u.Upholds,
+		"Triggers": &u.Triggers, "ConsistsOf": &u.PartOfIt, "BoundBy": &u.BoundToIt, "RequiredBy": &u.NeedingIt,
+	} {
+		v, ok := all[property]
+		if !ok {
+			continue // of a later version
+		}
+		if err := dbus.Store([]any{v.Value()}, into); err != nil {
+			return u, fmt.Errorf("look at %s: property %s: %w", name, property, err)
+		}
+	}
+	u.Job, err = l.jobType(ctx, all["Job"])
+	if err != nil {
+		return u, fmt.Errorf("look at the job of %s: %w", name, err)
+	}
+	return u, nil
+}
+
+// jobType is the type of the job that a unit's property names; empty when it
+// names none, or one that has ended by now.
+func (l *line) jobType(ctx context.Context, property dbus.Variant) (string, error) {
+	var id uint32
+	var at dbus.ObjectPath
+	if fields, ok := property.Value().([]any); !ok || dbus.Store(fields, &id, &at) != nil || id == 0 {
+		return "", nil
+	}
+	var is dbus.Variant
+	call := l.call(ctx, at, "org.freedesktop.DBus.Properties.Get", busName+".Job", "JobType")
+	if answer := (dbus.Error{}); errors.As(call.Err, &answer) && !errors.Is(call.Err, ErrNoBus) {
+		return "", nil
+	}
+	if call.Err != nil {
+		return "", call.Err
+	}
+	if err := call.Store(&is); err != nil {
+		return "", err
+	}
+	kind, _ := is.Value().(string)
+	return kind, nil
+}
+
+// Processes returns how many processes the control group of a unit has.
+func (b *Bus) Processes(ctx context.Context, name string) (int, error) {
+	l, err := b.open(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("count processes of %s: %w", name, err)
+	}
+	var all [][]any
+	call := l.call(ctx, busPath, rootInterface+".GetUnitProcesses", name)
+	if err = call.Err; err == nil {
+		err = call.Store(&all)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("count processes of %s: %w", name, err)
+	}
+	return len(all), nil
+}
+
+// Booted reports whether PID 1 of this machine is systemd, sd_booted(3).
+func Booted() bool {
+	i, err := os.Lstat("/run/systemd/system")
+	return err == nil && i.IsDir()
+}
+
+// OwnUnit is the unit that this process belongs to, such as
+// deputy@orders-db.service; empty where it belongs to none, or to a scope.
+func OwnUnit() string {
+	text, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil || !Booted() {
+		return ""
+	}
+	return unitOf(string(text))
+}
+
+// unitOf finds the service in the text of a cgroup file, cgroups(7).
+func unitOf(text string) string {
+	group, _ := groupOf(text)
+	if name := path.Base(group); strings.HasSuffix(name, ".service") {
+		return name
+	}
+	return ""
+}
+
+// groupOf finds the control group that systemd gave to the process, and where
+// its hierarchy is mounted.
+func groupOf(text string) (group, mount string) {
+	for line := range strings.Lines(text) {
+		_, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
+		controllers, at, _ := strings.Cut(rest, ":")
+		switch controllers {
+		case "name=systemd":
+			return at, "/sys/fs/cgroup/systemd"
+		case "":
+			group, mount = at, "/sys/fs/cgroup"
+		}
+	}
+	return group, mount
+}
