@@ -4,13 +4,17 @@
 SHELL       := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: demo build lab test e2e bench check generate wire install package clean help
+.PHONY: demo build lab test e2e bench check generate wire man install layout package package-test clean help
 
 GO      ?= go
 DESTDIR ?=
 prefix  ?= /usr
 FAULTS  ?= 10m
 BENCH   ?=
+BIN     ?= bin
+MADE    ?= bin
+DIST    ?= dist
+ARCHS   ?= amd64 arm64
 
 # The same for every target, so that what one compiles the next finds. Only the
 # race detector needs C.
@@ -18,7 +22,10 @@ export CGO_ENABLED = 0
 export GOFLAGS    := $(strip $(shell $(GO) env GOFLAGS) -trimpath)
 
 TOOL    = $(GO) tool -modfile=packaging/tools/go.mod
+PACKAGE = $(GO) tool -modfile=packaging/tools/package.mod
 BUF     = cd sdk/proto && $(GO) tool -modfile=../../packaging/tools/go.mod buf
+MANUAL  = $(wildcard packaging/man/*.md)
+EXAMPLES = $(wildcard examples/*/*.toml examples/*/*.service examples/*/*.timer)
 PLUGINS = $(patsubst plugins/%/main.go,%,$(wildcard plugins/*/main.go))
 VERSION = $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 RACE    = $(if $(filter 1,$(shell CGO_ENABLED= $(GO) env CGO_ENABLED)),-race)
@@ -27,8 +34,8 @@ demo: lab ## a cluster on this machine: the role moves three times; STAY=1 keeps
 	bin/demo
 
 build: ## bin/deputy and the plugins, for this machine's kind
-	$(GO) build -ldflags '-s -w -X main.version=$(VERSION)' -o bin/deputy ./supervisor/deputy
-	$(foreach p,$(PLUGINS),$(GO) build -ldflags '-s -w -X main.version=$(VERSION)' -o bin/deputy-plugin-$(p) ./plugins/$(p) &&) true
+	$(GO) build -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/deputy ./supervisor/deputy
+	$(foreach p,$(PLUGINS),$(GO) build -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/deputy-plugin-$(p) ./plugins/$(p) &&) true
 
 lab: build # what the demo runs besides deputy
 	$(GO) build -o bin/ ./examples/demo ./examples/binlog
@@ -64,13 +71,47 @@ generate: ## the wire's Go code, from sdk/proto
 wire: ## sdk/proto/wire.binpb, what later wires are compared with; at a release
 	$(BUF) build -o wire.binpb
 
-install: build ## bin/deputy and the plugins to DESTDIR/usr
-	install -D -m 0755 bin/deputy '$(DESTDIR)$(prefix)/bin/deputy'
-	install -D -m 0755 -t '$(DESTDIR)$(prefix)/libexec/deputy/plugins' $(PLUGINS:%=bin/deputy-plugin-%)
-	@echo 'install: the binaries alone; units, man pages and completions come with the packages'
+man: $(MANUAL:packaging/man/%.md=$(MADE)/man/%.gz) ## the manual pages, to bin/man
 
-package: ## packages for Debian and Red Hat
-	@echo 'package: not yet: deb and rpm from packaging/nfpm.yaml come once there are units to package'
+$(MADE)/man/%.gz: packaging/man/%.md
+	@mkdir -p $(@D)
+	$(PACKAGE) go-md2man -in $< | gzip -9n >$@
+
+install: build man layout ## everything, to DESTDIR
+
+# Where everything lies on a system; packages are made from the same.
+layout: system = $(DESTDIR)$(prefix)/lib
+layout: share  = $(DESTDIR)$(prefix)/share
+layout:
+	umask 022; \
+	install -D -m 0755 $(BIN)/deputy '$(DESTDIR)$(prefix)/bin/deputy'; \
+	install -D -m 0755 -t '$(DESTDIR)$(prefix)/libexec/deputy/plugins' $(PLUGINS:%=$(BIN)/deputy-plugin-%); \
+	install -D -m 0755 -t '$(DESTDIR)$(prefix)/libexec/deputy' packaging/scripts/reload-running packaging/scripts/retire; \
+	install -D -m 0644 -t '$(system)/systemd/system' packaging/systemd/*.service packaging/systemd/*.target packaging/systemd/*.slice; \
+	install -D -m 0644 -t '$(system)/systemd/system-preset' packaging/preset/90-deputy.preset; \
+	install -D -m 0644 -t '$(system)/sysusers.d' packaging/sysusers/deputy.conf; \
+	install -D -m 0644 -t '$(system)/tmpfiles.d' packaging/tmpfiles/deputy.conf; \
+	for f in $(wildcard packaging/systemd/*.catalog); do install -D -m 0644 -t '$(system)/systemd/catalog' $$f; done; \
+	for f in $(wildcard packaging/polkit/*.rules); do install -D -m 0644 -t '$(share)/polkit-1/rules.d' $$f; done; \
+	for f in $(MANUAL:packaging/man/%.md=%); do install -D -m 0644 -t "$(share)/man/man$${f##*.}" $(MADE)/man/$$f.gz; done; \
+	install -d '$(share)/bash-completion/completions' '$(share)/zsh/site-functions' '$(share)/fish/vendor_completions.d'; \
+	$(MADE)/deputy completion bash >'$(share)/bash-completion/completions/deputy'; \
+	$(MADE)/deputy completion zsh >'$(share)/zsh/site-functions/_deputy'; \
+	$(MADE)/deputy completion fish >'$(share)/fish/vendor_completions.d/deputy.fish'; \
+	install -D -m 0644 -t '$(share)/doc/deputy' README.md; \
+	install -D -m 0644 -t '$(share)/doc/deputy/examples' supervisor/etcd/testdata/roles.sh $(EXAMPLES); \
+	for p in $(PLUGINS); do install -D -m 0644 plugins/$$p/README.md '$(share)/doc/deputy-plugins/'$$p.md; done; \
+	install -d '$(DESTDIR)/etc/deputy/services.d'; \
+	install -d -m 0700 '$(DESTDIR)/etc/deputy/credentials'; \
+	[ -e '$(DESTDIR)/etc/deputy/deputy.toml' ] || install -m 0644 -t '$(DESTDIR)/etc/deputy' packaging/config/deputy.toml
+
+package: build man ## dist/*.deb and *.rpm for Debian and Red Hat, amd64 and arm64
+	@mkdir -p $(DIST)
+	for arch in $(ARCHS); do GOOS=linux GOARCH=$$arch $(MAKE) --no-print-directory build BIN=$(DIST)/linux-$$arch; done
+	VERSION='$(VERSION)' GO='$(GO)' packaging/package '$(DIST)' '$(ARCHS)' '$(MADE)'
+
+package-test: ## the packages twice, compared, judged, installed, upgraded and removed
+	DEPUTY_PACKAGES=1 $(GO) test -count=1 -timeout 28m -v ./packaging/packages
 
 clean: ## away with what was built here
 	rm -rf bin dist
