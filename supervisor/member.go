@@ -83,6 +83,7 @@ type part struct {
 	promoted bool                    // may act as primary
 	altered  bool                    // promoted or demoted with other settings than it has now
 	running  int                     // acts that have not ended, those given up included
+	hurry    chan struct{}           // has one when the next check must not wait
 	health   health
 	renewing renewing
 }
@@ -94,7 +95,7 @@ type defined struct {
 }
 
 func newPart(p Part, plugin Plugin) *part {
-	n := &part{Name: p.Name}
+	n := &part{Name: p.Name, hurry: make(chan struct{}, 1)}
 	n.defined.Store(&defined{p, plugin})
 	return n
 }
@@ -153,6 +154,7 @@ func (m *Member) Run(ctx context.Context) error {
 	helpers.Go(func() { m.publish(watching) })
 	for _, p := range m.parts {
 		helpers.Go(func() { m.check(watching, p) })
+		helpers.Go(func() { m.watch(watching, p) })
 	}
 	end := context.AfterFunc(ctx, m.ring)
 	defer end()
