@@ -40,7 +40,7 @@ func (m *Member) blocked(lease Lease, cause error, end func()) stateFn {
 			case e != nil:
 				return m.demoting(lease, *e, end)
 			case isClosed(lost), lost == nil && at <= m.clock.Now():
-				return m.demoting(lease, ending{sdk.ReasonLost, fmt.Errorf("lease lost: %w", lease.Cause())}, end)
+				return m.demoting(lease, ending{sdk.ReasonLost, fmt.Errorf("%w: %w", ErrLost, lease.Cause())}, end)
 			}
 			m.await(context.WithoutCancel(ctx), m.next(ctx, at), lost)
 		}

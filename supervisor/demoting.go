@@ -88,7 +88,7 @@ func (m *Member) leave(ctx context.Context, lease Lease, e ending, budget time.D
 		}
 		r := m.try(ctx, held, p, m.transition(sdk.Demote, p, held.Term(), e), policy)
 		if isClosed(held.Lost()) {
-			return fmt.Errorf("demote %s: lease lost: %w", p.Name, held.Cause())
+			return fmt.Errorf("demote %s: %w: %w", p.Name, ErrLost, held.Cause())
 		}
 		if err := r.Err(); err != nil {
 			return fmt.Errorf("demote %s: %w", p.Name, err)

@@ -11,6 +11,10 @@ var (
 	// ErrUnreachable: nothing is known about what was asked for or sent.
 	ErrUnreachable = errors.New("the records cannot be reached")
 
+	// ErrLost is why a role is left whose lease could not be renewed in time, or
+	// proved somebody else's.
+	ErrLost = errors.New("lease lost")
+
 	// ErrStop ends a member: it hands over and demotes.
 	ErrStop = errors.New("told to stop")
 	// ErrRestart ends a member's process and keeps the role: the next process

@@ -128,7 +128,10 @@ func TestShorterLeash(t *testing.T) {
 	none := supervisor.Leash{}
 	a, b := supervisor.Leash{Silence: 2, Until: 9}, supervisor.Leash{Silence: 3, Until: 5}
 	for _, c := range []struct{ a, b, want supervisor.Leash }{
-		{none, none, none}, {none, a, a}, {a, none, a}, {a, b, supervisor.Leash{Silence: 2, Until: 5}},
+		{none, none, none},
+		{none, a, a},
+		{a, none, a},
+		{a, b, supervisor.Leash{Silence: 2, Until: 5}},
 		{supervisor.Leash{Silence: 4}, b, b},
 	} {
 		if got := c.a.Shorter(c.b); got != c.want {

@@ -90,6 +90,10 @@ func (m *Member) reason(ctx context.Context, lease Lease) *ending {
 
 // keep ends the process but not the role: the next process adopts it.
 func (m *Member) keep(lease Lease, e ending, end func()) stateFn {
+	// The next process has the more time. Without an answer it has what is left.
+	ctx, cancel := context.WithTimeoutCause(context.Background(), m.timing.Renew, errors.New("etcd does not answer"))
+	_ = lease.Renew(ctx)
+	cancel()
 	end()
 	t := lease.Tenure()
 	note := Note{Role: sdk.RolePrimary, Cause: e.cause.Error(), Tenure: &t, Last: m.predecessor(), Keep: true}

@@ -80,7 +80,7 @@ func (m *Member) promote(ctx context.Context, lease Lease, e ending) *ending {
 // leaving tells why a role has to be left at once, or nil.
 func (m *Member) leaving(ctx context.Context, lease Lease) *ending {
 	if isClosed(lease.Lost()) {
-		return &ending{sdk.ReasonLost, fmt.Errorf("lease lost: %w", lease.Cause())}
+		return &ending{sdk.ReasonLost, fmt.Errorf("%w: %w", ErrLost, lease.Cause())}
 	}
 	if ctx.Err() != nil {
 		return &ending{sdk.ReasonStop, context.Cause(ctx)}
