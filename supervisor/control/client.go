@@ -67,8 +67,16 @@ func (c *Client) WatchStatus(ctx context.Context) iter.Seq2[supervisor.Status, e
 // Clear tells a blocked or failed member that an operator has put things right.
 func (c *Client) Clear(ctx context.Context) error { return c.order(ctx, "POST", "/clear", nil) }
 
-// Reload has the supervisor read its definition again.
-func (c *Client) Reload(ctx context.Context) error { return c.order(ctx, "POST", "/reload", nil) }
+// Reload has the supervisor read its definition again, and give its place to
+// another program where its file was replaced.
+func (c *Client) Reload(ctx context.Context) (Reloaded, error) {
+	return exchange[Reloaded](ctx, c, reloadTime, "POST", "/reload")
+}
+
+// Process returns the program that answers.
+func (c *Client) Process(ctx context.Context) (Process, error) {
+	return ask[Process](ctx, c, "/process")
+}
 
 // LogLevel returns the least level that the supervisor logs.
 func (c *Client) LogLevel(ctx context.Context) (slog.Level, error) {
@@ -210,10 +218,15 @@ func (c *Client) orderFor(ctx context.Context, d time.Duration, method, path str
 }
 
 func ask[T any](ctx context.Context, c *Client, path string) (T, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, askTime+slack, fmt.Errorf("%w at %s: it accepted the request and is silent", ErrNoDaemon, c.socket))
+	return exchange[T](ctx, c, askTime, "GET", path)
+}
+
+// exchange sends a request without a body, and reads the answer.
+func exchange[T any](ctx context.Context, c *Client, d time.Duration, method, path string) (T, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, d+slack, fmt.Errorf("%w at %s: it accepted the request and is silent", ErrNoDaemon, c.socket))
 	defer cancel()
 	var v T
-	res, err := c.do(ctx, "GET", path, nil)
+	res, err := c.do(ctx, method, path, nil)
 	if err != nil {
 		return v, causeOr(ctx, err)
 	}

@@ -59,7 +59,13 @@ func TestOrders(t *testing.T) {
 		c.Drain(ctx, supervisor.Drain{Node: "db1", Reason: "kernel"}),
 		c.Undrain(ctx, "db1"),
 		c.Remove(ctx, "orders"),
-		c.Reload(ctx),
+		func() error {
+			got, err := c.Reload(ctx)
+			if want := (Reloaded{Hash: "abc", Replaced: true}); err == nil && got != want {
+				t.Errorf("Reload: got %+v, want %+v", got, want)
+			}
+			return err
+		}(),
 		c.Clear(ctx),
 	} {
 		if err != nil {
@@ -95,6 +101,9 @@ func TestQuestions(t *testing.T) {
 	}
 	if got, err := c.State(ctx, "orders"); err != nil || !cmp.Equal(got, cluster.state) {
 		t.Errorf("State: %v, %v", got, err)
+	}
+	if got, err := c.Process(ctx); err != nil || got != s.Process {
+		t.Errorf("Process: %+v, %v", got, err)
 	}
 	if got, err := c.Services(ctx); err != nil || !cmp.Equal(got, []string{"orders"}) {
 		t.Errorf("Services: %v, %v", got, err)

@@ -131,6 +131,9 @@ func newServer(socket string) (*Server, *fakeMember, *fakeCluster) {
 	c := &fakeCluster{state: supervisor.State{Service: "orders", Primary: &supervisor.Primary{Node: "db1", Term: 7}}}
 	return &Server{
 		Socket: socket, Member: m, Cluster: c, Level: new(slog.LevelVar), Log: slog.New(slog.DiscardHandler),
-		Reload: func(context.Context) error { return c.note("reload") },
+		Reload: func(context.Context) (Reloaded, error) {
+			return Reloaded{Hash: "abc", Replaced: true}, c.note("reload")
+		},
+		Process: Process{ID: "one", PID: 42, Version: "1.2"},
 	}, m, c
 }

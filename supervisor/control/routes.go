@@ -31,17 +31,20 @@ func (s *Server) routes(wg *sync.WaitGroup) http.Handler {
 	see := func(pattern string, h func(*http.Request) (any, error)) {
 		handle("GET "+pattern, read, answer(askTime, h))
 	}
-	orderFor := func(d time.Duration, pattern string, h func(*http.Request) error) {
+	answerFor := func(d time.Duration, pattern string, h func(*http.Request) (any, error)) {
 		handle(pattern, steer, answer(d, func(r *http.Request) (any, error) {
-			err := h(r)
+			v, err := h(r)
 			log := s.Log.With("by", guestOf(r.Context()).name(), "order", r.Method+" "+r.URL.Path)
 			if err != nil {
 				log.Warn("order not carried out", "cause", err)
 			} else {
 				log.Info("order carried out")
 			}
-			return struct{}{}, err
+			return v, err
 		}))
+	}
+	orderFor := func(d time.Duration, pattern string, h func(*http.Request) error) {
+		answerFor(d, pattern, func(r *http.Request) (any, error) { return struct{}{}, h(r) })
 	}
 	order := func(pattern string, h func(*http.Request) error) { orderFor(orderTime, pattern, h) }
 
@@ -58,7 +61,8 @@ func (s *Server) routes(wg *sync.WaitGroup) http.Handler {
 		return err
 	})
 	order("POST /clear", func(*http.Request) error { return s.Member.Clear() })
-	order("POST /reload", func(r *http.Request) error { return s.Reload(r.Context()) })
+	answerFor(reloadTime, "POST /reload", func(r *http.Request) (any, error) { return s.Reload(r.Context()) })
+	see("/process", func(*http.Request) (any, error) { return s.Process, nil })
 
 	see("/services", func(r *http.Request) (any, error) { return s.Cluster.Services(r.Context()) })
 	see("/services/{service}/state", func(r *http.Request) (any, error) {

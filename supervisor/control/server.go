@@ -20,6 +20,7 @@ const (
 	Beat        = time.Second      // a watch says something at least so often
 	askTime     = 5 * time.Second  // for what is asked of the records
 	orderTime   = 10 * time.Second // for what they are told
+	reloadTime  = 30 * time.Second // for a definition to be put in force, and another program to be looked at
 	removeTime  = 10 * time.Minute // for forgetting a service, which waits for a whole ttl
 	headerTime  = 2 * time.Second  // for a request to arrive
 	writeTime   = 5 * time.Second  // for an answer, or a line of a watch, to be taken
@@ -29,6 +30,21 @@ const (
 // ErrDefinition is the error of a Reload whose definition cannot be put in
 // force.
 var ErrDefinition = errors.New("the definition stays as it was")
+
+// A Process is the program behind the socket.
+type Process struct {
+	ID      string `json:"id"` // of this start of it; another program in the same process has another
+	PID     int    `json:"pid"`
+	Version string `json:"version"`
+}
+
+// Reloaded is what a reload came to.
+type Reloaded struct {
+	Hash string `json:"hash"` // of the definition in force
+	// Replaced: the program's file is another one by now, and takes the place of
+	// this one next. It keeps the roles.
+	Replaced bool `json:"replaced,omitempty"`
+}
 
 // A Member is the seat in an election that a Server tells about.
 type Member interface {
@@ -42,7 +58,8 @@ type Server struct {
 	Socket  string // its path; the directory exists, and is this process's by its lock
 	Member  Member
 	Cluster supervisor.Cluster
-	Reload  func(context.Context) error
+	Reload  func(context.Context) (Reloaded, error)
+	Process Process
 	Level   *slog.LevelVar // of the whole process's log
 	Log     *slog.Logger
 
