@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/deputy-ha/deputy/supervisor/systemd"
 )
 
 // An app is one run of the command line.
@@ -20,6 +22,7 @@ type app struct {
 	stdout, stderr io.Writer
 	env            func(string) string
 	screen         screen
+	bus            *systemd.Bus // opened when it is first used
 	paths          paths
 	output         string // table or json
 }
@@ -34,6 +37,8 @@ type paths struct {
 
 // main runs one command and returns what the process exits with.
 func (a *app) main(ctx context.Context, args []string) int {
+	a.bus = systemd.NewBus()
+	defer a.bus.Close()
 	root := a.root()
 	root.SetArgs(args)
 	command, err := root.ExecuteContextC(ctx)

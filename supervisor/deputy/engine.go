@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,11 +10,13 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/deputy-ha/deputy/supervisor"
 	"github.com/deputy-ha/deputy/supervisor/boottime"
 	"github.com/deputy-ha/deputy/supervisor/config"
+	"github.com/deputy-ha/deputy/supervisor/control"
 	"github.com/deputy-ha/deputy/supervisor/etcd"
 	"github.com/deputy-ha/deputy/supervisor/rundir"
 )
@@ -33,6 +36,17 @@ type engine struct {
 
 	seats   []*seat
 	leaving sync.WaitGroup // seats that do not run here, and are being released
+
+	pid1    pid1
+	mu      sync.Mutex
+	watched []*seat // all that there are, from the moment they are
+
+	process control.Process
+	program string                  // the path of this program
+	stop    context.CancelCauseFunc // ends run; set before it runs
+	told    atomic.Bool             // to stop
+	probing sync.Mutex
+	next    atomic.Pointer[string] // the program that takes over; nil when none does
 }
 
 // engine prepares what run runs. Nothing is started, and what is wrong with
@@ -47,9 +61,14 @@ func (a *app) engine(names []string, log *slog.Logger, level *slog.LevelVar) (*e
 		return nil, err
 	}
 	e := &engine{a: a, all: len(names) == 0, node: node, here: here, level: level, plain: log, log: log.With("node", node.Name)}
+	if e.program, err = os.Executable(); err != nil {
+		return nil, fmt.Errorf("find this program: %w", err)
+	}
+	e.process = control.Process{ID: rand.Text(), PID: os.Getpid(), Version: here.Version}
 	if e.clock, err = boottime.New(); err != nil {
 		return nil, err
 	}
+	e.meetPID1()
 	services, err := a.chosen(names)
 	e.rescue(names, services)
 	if err == nil && len(services) == 0 {
@@ -105,6 +124,8 @@ func (e *engine) rescue(names []string, services []supervisor.Service) {
 		}
 		t := &seat{name: name, ttl: config.DefaultTTL, e: e, log: log, dir: dir, opening: make(chan struct{}), service: supervisor.Service{Name: name}}
 		t.left = t.leftover()
+		t.past = t.left
+		e.watch(t)
 		t.rescue()
 	}
 }
@@ -112,6 +133,7 @@ func (e *engine) rescue(names []string, services []supervisor.Service) {
 // abort ends an engine that has no records yet.
 func (e *engine) abort() {
 	e.leaving.Wait()
+	e.pid1.hush()
 	e.clock.Close()
 }
 
@@ -173,6 +195,7 @@ func (e *engine) release() {
 	running.Wait()
 	e.leaving.Wait()
 	e.records.Close()
+	e.pid1.hush()
 	e.clock.Close()
 }
 
@@ -181,13 +204,21 @@ func (e *engine) release() {
 func (e *engine) run(ctx context.Context) error {
 	defer e.release()
 	e.log.Info("started", "services", len(e.seats), "version", e.here.Version, "etcd", e.node.Etcd.Endpoints)
-	e.log.Warn("second line missing: nothing here demotes behind a frozen or dead supervisor")
+	if !e.pid1.watched {
+		e.log.Warn("second line missing: nothing here demotes behind a frozen or dead supervisor")
+	}
 	keeping, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	var keeper sync.WaitGroup
 	defer keeper.Wait()
 	defer end(errEnded)
 	var kept error
 	keeper.Go(func() { kept = e.records.Run(keeping) })
+	for _, t := range e.seats {
+		keeper.Go(func() { e.tellPID1(keeping, t) })
+	}
+	delaying, done := context.WithCancelCause(keeping)
+	defer done(errEnded)
+	keeper.Go(func() { e.inhibit(delaying) })
 
 	unknown, err := e.alone(ctx, e.seats)
 	if err != nil {
@@ -226,6 +257,9 @@ func (e *engine) members(ctx context.Context) error {
 	select {
 	case <-ended:
 	case <-ctx.Done():
+		if e.next.Load() == nil {
+			e.pid1.herald.Stopping()
+		}
 	}
 	for i, stop := range stops {
 		stop(context.Cause(ctx))
@@ -253,7 +287,7 @@ func (e *engine) reload(ctx context.Context) error {
 	faults := make([]error, len(e.seats))
 	var running sync.WaitGroup
 	for i, s := range e.seats {
-		running.Go(func() { faults[i] = s.reload(ctx) })
+		running.Go(func() { _, faults[i] = s.reloadDefinition(ctx) })
 	}
 	running.Wait()
 	if e.all {

@@ -24,6 +24,7 @@ import (
 type leftover struct {
 	term sdk.Term
 	at   sdk.Instant             // from here on its lease cannot be taken over any more
+	late bool                    // that was so when it was found
 	stop context.CancelCauseFunc // ends the guard
 	over chan struct{}           // closed when the guard has ended
 
@@ -52,6 +53,7 @@ func (t *seat) leftover() *leftover {
 		timing := supervisor.NewTiming(t.ttl)
 		l.term, l.at = tenure.Term, tenure.Until.Add(timing.Lost-timing.Until)
 	}
+	l.late = l.at <= t.e.clock.Now()
 	return l
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,10 +14,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/deputy-ha/deputy/supervisor"
+	"github.com/deputy-ha/deputy/supervisor/systemd"
 )
 
 func (a *app) runCommand() *cobra.Command {
-	level := new(slog.LevelVar)
+	level, probe := new(slog.LevelVar), false
 	c := &cobra.Command{
 		Use:   "run [SERVICE...]",
 		Short: "Take part in the elections of services, and keep their roles on this node",
@@ -27,19 +29,34 @@ func (a *app) runCommand() *cobra.Command {
 			"What an earlier process of a service has left primary here, because it crashed, is\n" +
 			"demoted even where the definition is wrong by now, or gone: by the one last in force.",
 		RunE: func(c *cobra.Command, names []string) error {
-			e, err := a.engine(names, newLog(a.stderr, a.env, level), level)
-			if err != nil {
-				return err
+			if probe {
+				return a.probeHere(names)
 			}
-			return drive(c.Context(), e)
+			e, err := a.engine(names, newLog(a.stderr, a.env, level), level)
+			if err == nil {
+				err = drive(c.Context(), e)
+			}
+			if next := nextOf(e); err == nil && next != "" {
+				err = e.become(next)
+			}
+			a.lastWord(err)
+			return err
 		},
 	}
+	c.Flags().BoolVar(&probe, "probe", false, "only see whether it could run, and touch nothing")
+	c.Flags().Lookup("probe").Hidden = true // for the program that this one takes over from
 	c.Flags().TextVar(level, "log-level", level, "debug, info, warn or error")
 	return c
 }
 
-// newLog logs as text, without the time where journald adds its own.
+// newLog logs to the journal where w is connected to it, else as text, without
+// the time where somebody else adds it.
 func newLog(w io.Writer, env func(string) string, level slog.Leveler) *slog.Logger {
+	if f, ok := w.(*os.File); ok && systemd.IsJournal(env, f) {
+		if j, err := systemd.NewJournal(level, w); err == nil {
+			return slog.New(j)
+		}
+	}
 	o := &slog.HandlerOptions{Level: level}
 	if env("JOURNAL_STREAM") != "" {
 		o.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
@@ -56,6 +73,7 @@ func newLog(w io.Writer, env func(string) string, level slog.Leveler) *slog.Logg
 func drive(ctx context.Context, e *engine) error {
 	var g run.Group
 	running, stop := context.WithCancelCause(ctx)
+	e.stop = stop
 	g.Add(func() error { return e.run(running) }, func(error) { stop(supervisor.ErrStop) })
 
 	// Without this a log that nobody reads any more would end the process. It is
@@ -75,6 +93,20 @@ func drive(ctx context.Context, e *engine) error {
 // heed does what signals ask for, until ctx ends.
 func heed(ctx context.Context, signals <-chan os.Signal, e *engine, stop context.CancelCauseFunc) error {
 	stopping := false
+	end := func(by string) {
+		stopping = true
+		e.told.Store(true)
+		cause := e.ending(ctx)
+		if errors.Is(cause, supervisor.ErrRestart) {
+			e.log.Info("told to restart: roles are kept", "signal", by)
+		} else {
+			e.log.Info("told to stop: roles are handed over", "signal", by)
+		}
+		stop(fmt.Errorf("%w by %s", cause, by))
+	}
+	if is, told := tookOver(); told || is && e.endingAlready(ctx) {
+		end("a signal to the program before this one")
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -87,13 +119,19 @@ func heed(ctx context.Context, signals <-chan os.Signal, e *engine, stop context
 				}
 			case s == syscall.SIGHUP:
 			case !stopping:
-				stopping = true
-				e.log.Info("told to stop: roles are handed over", "signal", s.String())
-				stop(fmt.Errorf("%w by %s", supervisor.ErrStop, s))
+				end(s.String())
 			default:
 				// A second one makes nothing faster: only a proven demotion ends this.
 				e.tellWhatIsLeft()
 			}
 		}
 	}
+}
+
+// nextOf is the program that takes over from an engine; empty when none does.
+func nextOf(e *engine) string {
+	if e == nil || e.next.Load() == nil {
+		return ""
+	}
+	return *e.next.Load()
 }

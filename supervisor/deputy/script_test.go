@@ -39,6 +39,7 @@ import (
 //	exits CODE CMD…    CMD ends with that exit status
 //	twin NAME SERVICE  another machine takes part in SERVICE under that name
 //	edit FILE OLD NEW  replaces text in a file
+//	upgrade FILE       puts another version of deputy, or FILE, in place of bin/deputy, as packages do
 //	killed NOTE        kills the process that moody has noted last with that call
 func TestScripts(t *testing.T) {
 	cluster := etcdtest.StartT(t, etcdtest.Options{
@@ -68,7 +69,7 @@ func TestScripts(t *testing.T) {
 			return prepare(env.WorkDir)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"node": node, "until": until, "signal": signalNode, "unreachable": unreachable, "edit": edit, "exits": exits, "twin": twin, "killed": killed,
+			"node": node, "until": until, "signal": signalNode, "unreachable": unreachable, "edit": edit, "exits": exits, "twin": twin, "killed": killed, "upgrade": upgrade,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
@@ -243,6 +244,28 @@ func edit(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%s does not contain %q", args[0], args[1])
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.ReplaceAll(text, args[1], args[2])), 0o644))
+}
+
+// upgrade replaces bin/deputy in one step: by the file named, or by a copy of
+// this program that differs in what follows its end.
+func upgrade(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 1 {
+		ts.Fatalf("usage: upgrade [FILE]")
+	}
+	var text []byte
+	if len(args) == 1 {
+		text = []byte(ts.ReadFile(args[0]))
+	} else {
+		self, err := os.Executable()
+		ts.Check(err)
+		text, err = os.ReadFile(self)
+		ts.Check(err)
+		text = append(text, time.Now().String()...)
+	}
+	program := ts.MkAbs("bin/deputy")
+	ts.Check(os.MkdirAll(filepath.Dir(program), 0o755))
+	ts.Check(os.WriteFile(program+".new", text, 0o755))
+	ts.Check(os.Rename(program+".new", program))
 }
 
 func killed(ts *testscript.TestScript, neg bool, args []string) {

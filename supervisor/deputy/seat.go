@@ -15,6 +15,7 @@ import (
 	"github.com/deputy-ha/deputy/supervisor/control"
 	"github.com/deputy-ha/deputy/supervisor/plugin"
 	"github.com/deputy-ha/deputy/supervisor/rundir"
+	"github.com/deputy-ha/deputy/supervisor/systemd"
 )
 
 // A seat is one service of the engine: its plugins, its member, its runtime
@@ -34,6 +35,11 @@ type seat struct {
 	giveUp  context.CancelCauseFunc
 	opened  []atomic.Bool // which plugins are open
 	left    *leftover     // until the member sees to it; nil is nothing
+	past    *leftover     // what left was at first
+
+	degraded atomic.Bool  // plugins do not open for a reason that may pass
+	kept     atomic.Int64 // the end of the lease that the member has kept for the next process
+	over     atomic.Bool  // released
 
 	mu      sync.Mutex // of what a reload changes; held while one goes on
 	service supervisor.Service
@@ -56,13 +62,16 @@ func (e *engine) seat(s supervisor.Service) (_ *seat, err error) {
 	}
 	t := &seat{name: s.Name, ttl: s.TTL, e: e, log: log, dir: dir, opening: make(chan struct{}), service: s, plugins: plugins}
 	t.left = t.leftover()
+	t.past = t.left
 	if wrong != nil {
+		e.watch(t)
 		t.rescue()
 		return nil, wrong
 	}
+	memory := systemd.Guarded{Memory: dir, Herald: e.pid1.herald}
 	t.member, err = supervisor.NewMember(supervisor.Setup{
 		Service: s, Node: e.here, Elector: e.records.Elector(s.Name, s.TTL), Plugins: machine(plugins),
-		Clock: e.clock, Memory: dir, StateDir: filepath.Join(e.a.paths.state, s.Name), Log: e.plain,
+		Clock: e.clock, Memory: memory, Escalator: e.escalator(s.Name), StateDir: filepath.Join(e.a.paths.state, s.Name), Log: e.plain,
 	})
 	if err != nil {
 		dir.Close()
@@ -70,8 +79,9 @@ func (e *engine) seat(s supervisor.Service) (_ *seat, err error) {
 	}
 	t.server = &control.Server{
 		Socket: filepath.Join(e.a.dir(s.Name), control.SocketName), Member: t.member, Cluster: e.records,
-		Reload: t.reload, Level: e.level, Log: log,
+		Reload: t.reload, Process: e.process, Level: e.level, Log: log,
 	}
+	e.watch(t)
 	t.begin()
 	return t, nil
 }
@@ -114,6 +124,7 @@ func (t *seat) release() {
 	<-t.opening
 	t.giveUp(errEnded)
 	t.close()
+	t.over.Store(true)
 	t.dir.Close()
 }
 
@@ -136,6 +147,7 @@ func (t *seat) run(ctx context.Context) error {
 		t.log.Error("service does not run here", "cause", err)
 		return err
 	}
+	defer t.keepRole()
 	return t.member.Run(ctx)
 }
 
@@ -170,6 +182,7 @@ func (t *seat) open(ctx context.Context) error {
 			return err
 		}
 		t.log.Error("plugins not open, so the service does not run here yet", "cause", err, "again", retry)
+		t.degraded.Store(true)
 		t.member.Awaits(err)
 		select {
 		case <-time.After(retry):
@@ -178,6 +191,7 @@ func (t *seat) open(ctx context.Context) error {
 		}
 		err = openAll(ctx, t.service, t.plugins, t.opened, t.came)
 	}
+	t.degraded.Store(false)
 	t.handOver()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -197,15 +211,33 @@ var errLeft = errors.New("what an earlier process left may be primary")
 
 var errEnded = errors.New("the service has ended here")
 
-// reload puts the definition as it is now in force.
-func (t *seat) reload(ctx context.Context) error {
+// reload puts the definition as it is now in force. Where the program's file is
+// another one by now, that then takes over.
+func (t *seat) reload(ctx context.Context) (control.Reloaded, error) {
+	next, err := t.e.replacement(ctx)
+	if err != nil {
+		return control.Reloaded{}, mark(err, control.ErrDefinition)
+	}
+	hash, err := t.reloadDefinition(ctx)
+	if err != nil {
+		return control.Reloaded{}, err
+	}
+	if next != "" {
+		err = t.e.giveWay(ctx, next)
+	}
+	return control.Reloaded{Hash: hash, Replaced: next != ""}, err
+}
+
+// reloadDefinition is reload without another program. It returns the hash of the
+// definition.
+func (t *seat) reloadDefinition(ctx context.Context) (string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err := t.reloadNow(ctx); err != nil {
-		return mark(err, control.ErrDefinition)
+		return "", mark(err, control.ErrDefinition)
 	}
 	t.log.Info("definition read again", "hash", t.service.Hash)
-	return nil
+	return t.service.Hash, nil
 }
 
 func (t *seat) reloadNow(ctx context.Context) error {
