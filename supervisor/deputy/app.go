@@ -107,6 +107,7 @@ func (a *app) root() *cobra.Command {
 	root.CompletionOptions.DisableNoDescFlag = true
 	root.InitDefaultCompletionCmd()
 	forShells(root)
+	a.completeWords(root)
 	return root
 }
 
