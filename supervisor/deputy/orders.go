@@ -136,6 +136,9 @@ func (a *app) removeCommand() *cobra.Command {
 			"in it: stop its supervisors first.",
 		Args: one("SERVICE"),
 		RunE: func(c *cobra.Command, args []string) error {
+			if enabled(args[0]) {
+				return fmt.Errorf("remove %s: it is enabled on this node: `deputy disable %s` first", args[0], args[0])
+			}
 			return a.order(c, args[0], func(ctx context.Context, way *contact) error {
 				if err := way.known(ctx, args[0]); err != nil {
 					return err

@@ -15,6 +15,7 @@ import (
 	"github.com/deputy-ha/deputy/supervisor"
 	"github.com/deputy-ha/deputy/supervisor/config"
 	"github.com/deputy-ha/deputy/supervisor/plugin"
+	"github.com/deputy-ha/deputy/supervisor/systemd"
 )
 
 // Where plugins are installed, searched before plugin_dirs.
@@ -35,6 +36,14 @@ func (a *app) plugins(node config.Node, s supervisor.Service, clock supervisor.C
 	plugins := make([]plugin.Plugin, len(s.Parts))
 	wrong := make([]error, len(s.Parts))
 	for i, part := range s.Parts {
+		switch {
+		case part.Use == targetsUse:
+			plugins[i] = targetsPlugin{systemd.NewTargets(a.bus, s.Name, log)}
+			continue
+		case part.Name == targetsPart:
+			wrong[i] = fmt.Errorf("%s: no plugin may be called %q, as the role targets of systemd are: give it another name", s.File, targetsPart)
+			continue
+		}
 		p, err := plugin.New(host, part)
 		if err != nil {
 			wrong[i] = blame(s, part, err)

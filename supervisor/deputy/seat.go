@@ -51,6 +51,7 @@ type seat struct {
 // per node, and prepares its member. The plugins are being opened when it
 // returns; release ends that.
 func (e *engine) seat(s supervisor.Service) (_ *seat, err error) {
+	s = withTargets(s)
 	log := e.log.With("service", s.Name)
 	plugins, wrong := e.a.plugins(e.node, s, e.clock, log)
 	dir, err := rundir.Open(e.a.dir(s.Name))
@@ -147,6 +148,7 @@ func (t *seat) run(ctx context.Context) error {
 		t.log.Error("service does not run here", "cause", err)
 		return err
 	}
+	defer t.keepUnits()()
 	defer t.keepRole()
 	return t.member.Run(ctx)
 }
@@ -249,6 +251,9 @@ func (t *seat) reloadNow(ctx context.Context) error {
 		// Not waited for: whoever asked by a signal may next ask to stop.
 		return fmt.Errorf("reload %s: its plugins are still being opened by the definition that it was started with (%s): reload when it runs, or restart its process if the new definition is what they need",
 			t.name, t.member.Status().Cause)
+	}
+	if hasTargets(t.service) {
+		s = addTargets(s)
 	}
 	if err := t.member.Reloadable(s); err != nil {
 		return err

@@ -39,8 +39,9 @@ var (
 // The bounds of what PID 1 does in milliseconds. One that does not answer at
 // all is asked over another connection next time.
 const (
-	dialTime = 2 * time.Second
-	callTime = 5 * time.Second
+	dialTime   = 2 * time.Second
+	callTime   = 5 * time.Second
+	reloadTime = time.Minute // of thousands of units
 )
 
 // A Bus is a lasting connection to PID 1 over D-Bus: the system bus or, where
@@ -210,7 +211,11 @@ func (l *line) read() {
 
 // call calls a method of PID 1, and closes a connection that does not answer.
 func (l *line) call(ctx context.Context, path dbus.ObjectPath, method string, args ...any) *dbus.Call {
-	bounded, cancel := context.WithTimeoutCause(ctx, callTime, fmt.Errorf("no answer within %s", callTime))
+	return l.callWithin(ctx, callTime, path, method, args...)
+}
+
+func (l *line) callWithin(ctx context.Context, bound time.Duration, path dbus.ObjectPath, method string, args ...any) *dbus.Call {
+	bounded, cancel := context.WithTimeoutCause(ctx, bound, fmt.Errorf("no answer within %s", bound))
 	defer cancel()
 	c := l.conn.Object(busName, path).CallWithContext(bounded, method, 0, args...)
 	switch {

@@ -78,6 +78,16 @@ func (t *Targets) members(ctx context.Context, target Unit, gate string) ([]stri
 	return members, nil
 }
 
+// Members are the units that belong to the role of a primary, as far as PID 1
+// has loaded them.
+func (t *Targets) Members(ctx context.Context) ([]string, error) {
+	target, err := t.bus.Unit(ctx, Primary(t.service))
+	if err != nil {
+		return nil, err
+	}
+	return t.members(ctx, target, Gate(t.service))
+}
+
 // along are the units that stop along with a unit.
 func along(u Unit) []string { return slices.Concat(u.PartOfIt, u.BoundToIt, u.NeedingIt) }
 

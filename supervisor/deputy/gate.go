@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/deputy-ha/deputy/sdk"
+	"github.com/deputy-ha/deputy/supervisor"
+	"github.com/deputy-ha/deputy/supervisor/boottime"
+	"github.com/deputy-ha/deputy/supervisor/config"
+	"github.com/deputy-ha/deputy/supervisor/rundir"
+	"github.com/deputy-ha/deputy/supervisor/systemd"
+)
+
+func (a *app) gateCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "gate SERVICE",
+		Short:  "Live for as long as this node holds the lease of a service",
+		Hidden: true,
+		Long: "Live for as long as this node holds the lease of a service, and end when it is not\n" +
+			"renewed in time. This is what deputy-lease@SERVICE.service runs: units that are bound\n" +
+			"to it stop then, whatever has become of the supervisor. On a node that does not hold\n" +
+			"the lease it ends at once, with the reason.",
+		Args: one("SERVICE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			ctx, stop := interruptible(c.Context())
+			defer stop()
+			return a.gate(ctx, args[0])
+		},
+	}
+}
+
+// gate is READY once it has seen that the lease holds, and ends at s + 0.9 T,
+// when ctx does, or with the lease.
+func (a *app) gate(ctx context.Context, service string) error {
+	clock, err := boottime.New()
+	if err != nil {
+		return err
+	}
+	defer clock.Close()
+	notifier, err := systemd.NewNotifier(a.env)
+	if err != nil {
+		return err
+	}
+	defer notifier.Close()
+	g := gate{service: service, sight: rundir.Sight(a.dir(service)), clock: clock}
+	return g.live(ctx, func() {
+		if err := tell(ctx, notifier, "READY=1", "STATUS=the lease is held"); err != nil {
+			fmt.Fprintln(a.stderr, "deputy: "+err.Error())
+		}
+	})
+}
+
+// tell sends to PID 1, and waits while that is busy.
+func tell(ctx context.Context, n *systemd.Notifier, assignments ...string) error {
+	for {
+		err := n.Send(assignments...)
+		if !errors.Is(err, systemd.ErrFull) {
+			return err
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// A gate looks at the lease of a service, by a clock and a timer of its own.
+type gate struct {
+	service string
+	sight   rundir.Sight
+	clock   supervisor.Clock
+}
+
+// live returns nil when ctx ends, and an error when there is no lease to live
+// by. It calls ready once it has seen one.
+func (g gate) live(ctx context.Context, ready func()) error {
+	end := g.end()
+	if end <= g.clock.Now() {
+		return g.refusal()
+	}
+	ready()
+	for {
+		timer := g.clock.Timer(end)
+		select {
+		case <-timer.C():
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		}
+		next := g.end()
+		if next <= g.clock.Now() {
+			return fmt.Errorf("the lease of %s is not renewed: what is still primary here is demoted from outside", g.service)
+		}
+		end = next
+	}
+}
+
+// end is s + 0.9 T; zero when no lease is held.
+func (g gate) end() sdk.Instant {
+	until := g.sight.Until()
+	if until == 0 {
+		return 0
+	}
+	t := supervisor.NewTiming(g.ttl())
+	return until.Add(t.Trigger - t.Until)
+}
+
+// ttl is that of the definition in force.
+func (g gate) ttl() time.Duration {
+	if s, err := g.sight.Definition(); err == nil && s.TTL > 0 {
+		return s.TTL
+	}
+	return config.DefaultTTL
+}
+
+// refusal tells why the gate does not live on this node.
+func (g gate) refusal() error {
+	why := "no supervisor of it has run here since boot"
+	note, err := g.sight.Note()
+	switch {
+	case err != nil:
+		why = err.Error()
+	case note.Tenure != nil:
+		why = fmt.Sprintf("its lease of term %d has run out", note.Tenure.Term)
+	case note.Role != "":
+		why = fmt.Sprintf("this node is %s", note.Role)
+		if note.Cause != "" {
+			why += " (" + note.Cause + ")"
+		}
+	}
+	return fmt.Errorf("this node does not hold the lease of %s: %s: what belongs to its primary starts by itself where it is primary, see `deputy status %s`", g.service, why, g.service)
+}

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/deputy-ha/deputy/sdk"
+	"github.com/deputy-ha/deputy/supervisor"
+	"github.com/deputy-ha/deputy/supervisor/plugin"
+	"github.com/deputy-ha/deputy/supervisor/systemd"
+)
+
+// What the role targets of systemd are called as a part. No definition can
+// say that use, and none may have a part of that name.
+const (
+	targetsUse  = "systemd:targets"
+	targetsPart = "targets"
+)
+
+// withTargets adds the role targets as the last part of a service whose
+// supervisor is a unit of systemd: promoted after all others, demoted before.
+func withTargets(s supervisor.Service) supervisor.Service {
+	if systemd.OwnUnit() != systemd.Supervisor(s.Name) || !systemd.Reachable() {
+		return s
+	}
+	return addTargets(s)
+}
+
+func addTargets(s supervisor.Service) supervisor.Service {
+	s.Parts = append(slices.Clone(s.Parts), supervisor.Part{
+		Use: targetsUse, Name: targetsPart,
+		// As long as units may take to start and to stop by systemd's defaults.
+		Promote: supervisor.ActPolicy{Timeout: 2 * time.Minute},
+		Demote:  supervisor.ActPolicy{Timeout: 90 * time.Second},
+		Check: supervisor.CheckPolicy{
+			Interval: time.Second, Timeout: time.Second, Fall: 2, Rise: 1, On: supervisor.OnPrimary, StartGrace: 5 * time.Second,
+		},
+	})
+	return s
+}
+
+func hasTargets(s supervisor.Service) bool {
+	return slices.ContainsFunc(s.Parts, func(p supervisor.Part) bool { return p.Use == targetsUse })
+}
+
+// A targetsPlugin is the role targets as a plugin: nothing runs of them, and
+// there are no settings.
+type targetsPlugin struct{ *systemd.Targets }
+
+var _ plugin.Plugin = targetsPlugin{}
+
+func (targetsPlugin) Open(context.Context) error                      { return nil }
+func (targetsPlugin) Validate(context.Context, supervisor.Part) error { return nil }
+func (targetsPlugin) Verify(context.Context) error                    { return nil }
+func (targetsPlugin) Close(context.Context) error                     { return nil }
+
+func (t targetsPlugin) Configure(context.Context, supervisor.Part) (plugin.Plugin, bool, error) {
+	return t, false, nil
+}
+
+// keepUnits has the gate live as long as the role, and the target of a standby
+// active where this node is one. Nothing waits for either. The returned func
+// ends that, and tells the gate to stop unless the role is kept.
+func (t *seat) keepUnits() func() {
+	if !hasTargets(t.service) {
+		return func() {}
+	}
+	k := unitKeeper{bus: t.e.a.bus, service: t.name, log: t.log}
+	ctx, end := context.WithCancelCause(context.Background())
+	var keeper sync.WaitGroup
+	keeper.Go(func() {
+		var last sdk.Role
+		for s := range t.member.Watch(ctx) {
+			if s.Role != last {
+				k.follow(s.Role)
+				last = s.Role
+			}
+		}
+	})
+	return func() {
+		end(errEnded)
+		keeper.Wait()
+		if note, err := t.dir.Load(); err == nil && !note.Keep {
+			k.follow("")
+		}
+	}
+}
+
+// A unitKeeper starts and stops the units that come and go with a role.
+type unitKeeper struct {
+	bus     *systemd.Bus
+	service string
+	log     *slog.Logger
+	said    string
+}
+
+// unitTime bounds what is asked of PID 1 here.
+const unitTime = 2 * time.Second
+
+// follow asks for what a role needs; "" is that the service ends here.
+func (k *unitKeeper) follow(role sdk.Role) {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), unitTime, fmt.Errorf("not within %s", unitTime))
+	defer cancel()
+	var err error
+	switch role {
+	case sdk.RolePromoting, sdk.RolePrimary:
+		err = k.bus.Queue(ctx, systemd.Gate(k.service))
+	case sdk.RoleStandby, sdk.RoleCandidate:
+		// Everything is demoted, so nothing needs the gate.
+		err = errors.Join(k.stop(ctx, systemd.Gate(k.service)), k.start(ctx, systemd.Standby(k.service)))
+	case "":
+		err = k.stop(ctx, systemd.Gate(k.service))
+	}
+	if errors.Is(err, systemd.ErrDenied) {
+		err = fmt.Errorf("%w: is polkitd installed?", err)
+	}
+	if err != nil && err.Error() != k.said {
+		k.said = err.Error()
+		k.log.Warn("units that go with the role do not follow it, so nothing may demote behind this supervisor", "cause", err)
+	}
+}
+
+// stop stops a unit that is active.
+func (k *unitKeeper) stop(ctx context.Context, name string) error {
+	u, err := k.bus.Unit(ctx, name)
+	if err != nil || u.Stays() {
+		return err
+	}
+	return k.bus.QueueStop(ctx, name)
+}
+
+// start starts a unit that is not active.
+func (k *unitKeeper) start(ctx context.Context, name string) error {
+	u, err := k.bus.Unit(ctx, name)
+	if err != nil || u.Up() {
+		return err
+	}
+	return k.bus.Queue(ctx, name)
+}
