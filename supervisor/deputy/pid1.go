@@ -199,11 +199,11 @@ func statusLine(s supervisor.Status) string {
 		return "starting: " + s.Cause
 	}
 	line := string(s.Role) + ", " + primaryOf(s.State)
-	if s.Verdict != "" && (s.Role == sdk.RoleStandby || s.State.Vacant || s.State.Primary == nil) {
+	switch {
+	case s.State.Unreachable != "":
+		line += ": etcd cannot be reached " + s.State.Unreachable
+	case s.Verdict != "" && (s.Role == sdk.RoleStandby || s.State.Vacant || s.State.Primary == nil):
 		line += ": " + s.Verdict
-	}
-	if s.State.Unreachable != "" {
-		line += "; etcd cannot be reached " + s.State.Unreachable
 	}
 	return line
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -39,6 +41,7 @@ import (
 //	exits CODE CMD…    CMD ends with that exit status
 //	twin NAME SERVICE  another machine takes part in SERVICE under that name
 //	edit FILE OLD NEW  replaces text in a file
+//	systemd FILE       from here on, deputy is told that systemd watches it; FILE has what it says to that
 //	upgrade FILE       puts another version of deputy, or FILE, in place of bin/deputy, as packages do
 //	killed NOTE        kills the process that moody has noted last with that call
 func TestScripts(t *testing.T) {
@@ -69,7 +72,7 @@ func TestScripts(t *testing.T) {
 			return prepare(env.WorkDir)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"node": node, "until": until, "signal": signalNode, "unreachable": unreachable, "edit": edit, "exits": exits, "twin": twin, "killed": killed, "upgrade": upgrade,
+			"node": node, "until": until, "signal": signalNode, "unreachable": unreachable, "edit": edit, "exits": exits, "twin": twin, "killed": killed, "upgrade": upgrade, "systemd": underSystemd,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
@@ -244,6 +247,36 @@ func edit(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%s does not contain %q", args[0], args[1])
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.ReplaceAll(text, args[1], args[2])), 0o644))
+}
+
+// underSystemd listens as PID 1 does, until the script ends.
+func underSystemd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: systemd FILE")
+	}
+	socket := ts.MkAbs(args[0] + ".sock")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	ts.Check(err)
+	said, err := os.Create(ts.MkAbs(args[0]))
+	ts.Check(err)
+	var ear sync.WaitGroup
+	ear.Go(func() {
+		b := make([]byte, 4096)
+		for {
+			n, err := l.Read(b)
+			if err != nil {
+				return
+			}
+			fmt.Fprintf(said, "%s\n\n", b[:n])
+		}
+	})
+	ts.Defer(func() {
+		l.Close()
+		ear.Wait()
+		said.Close()
+	})
+	ts.Setenv("NOTIFY_SOCKET", socket)
+	ts.Setenv("WATCHDOG_USEC", "30000000")
 }
 
 // upgrade replaces bin/deputy in one step: by the file named, or by a copy of
