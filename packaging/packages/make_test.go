@@ -44,11 +44,11 @@ var build = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return dir, makePackages(dir)
+	return dir, makePackages(root, dir)
 })
 
-func makePackages(dir string, env ...string) error {
-	cmd := exec.Command("make", "--no-print-directory", "-C", root, "package", "DIST="+dir)
+func makePackages(tree, dir string, env ...string) error {
+	cmd := exec.Command("make", "--no-print-directory", "-C", tree, "package", "DIST="+dir)
 	cmd.Env = append(os.Environ(), env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("make package: %w\n%s", err, out)
@@ -112,8 +112,11 @@ func need(t *testing.T, programs ...string) {
 func TestSameSourcesMakeSamePackages(t *testing.T) {
 	one := built(t)
 	two := t.TempDir()
-	// Whatever differs between two machines and is not in the sources.
-	if err := makePackages(two, "TZ=Asia/Tokyo", "LC_ALL=C", "USER=somebody", "HOSTNAME=elsewhere"); err != nil {
+	// Whatever differs between two machines and is not in the sources: where they
+	// lie, who may read them, time and place.
+	tree := t.TempDir()
+	run(t, "sh", "-c", `cd "$1" && tar -c --exclude=./bin --exclude=./dist . | tar -x -C "$2" && chmod -R go-rwx "$2" && find "$2" -exec touch -h {} +`, "sh", root, tree)
+	if err := makePackages(tree, two, "TZ=Asia/Tokyo", "LC_ALL=C", "USER=somebody", "HOSTNAME=elsewhere"); err != nil {
 		t.Fatal(err)
 	}
 	a, b := sums(t, one), sums(t, two)
