@@ -165,6 +165,7 @@ func TestUnitOf(t *testing.T) {
 		"9:name=systemd:/system.slice/x.service\n0::/\n":                                 "x.service",
 		"0::/user.slice/user-1000.slice/user@1000.service/app.slice/run-r1.scope\n":      "",
 		"0::/user.slice/user-0.slice/session-1.scope\n":                                  "",
+		"9:name=systemd:/\n8:pids:/\n0::/deputy.slice/deputy@x.service\n":                "deputy@x.service", // a container on a hybrid host
 		"0::/\n": "", "": "", "0::/machine.slice/x.service/payload\n": "",
 	} {
 		if got := unitOf(text); got != want {

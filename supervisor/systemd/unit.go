@@ -154,7 +154,9 @@ func groupOf(text string) (group, mount string) {
 		controllers, at, _ := strings.Cut(rest, ":")
 		switch controllers {
 		case "name=systemd":
-			return at, "/sys/fs/cgroup/systemd"
+			if at != "/" { // a container has its host's hierarchies, too, and uses one
+				return at, "/sys/fs/cgroup/systemd"
+			}
 		case "":
 			group, mount = at, "/sys/fs/cgroup"
 		}
