@@ -105,6 +105,11 @@ func (h *host) live() {
 	h.write("var/lib/deputy/orders-db/terms", "7\n", 0o600)
 	h.write("run/deputy/orders-db/lock", "", 0o600)
 	h.enable("orders-db")
+	// What enable wrote and could not take back, and a drop-in of somebody else.
+	h.write("etc/systemd/system/deputy@orders-db.service.d/50-deputy.conf", "# Written by `deputy enable orders-db`; `deputy disable orders-db` removes it.\n", 0o644)
+	h.write("etc/systemd/system/mariadb.service.d/50-deputy-orders-db.conf", "# Written by `deputy enable orders-db`; `deputy disable orders-db` removes it.\n", 0o644)
+	h.write("etc/systemd/system/mariadb.service.d/50-deputy-mine.conf", "# mine\n", 0o644)
+	h.write("etc/polkit-1/rules.d/50-deputy-orders-db.rules", "// Written by `deputy enable orders-db`; `deputy disable orders-db` removes it.\n", 0o644)
 	if err := os.MkdirAll(filepath.Join(h.root, "run/systemd/system"), 0o755); err != nil {
 		h.t.Fatal(err)
 	}
@@ -207,7 +212,7 @@ func (h *host) removed() {
 func (h *host) purged(kept ...string) {
 	h.t.Helper()
 	kept = append(kept, "etc/deputy", "etc/deputy/services.d", "etc/deputy/services.d/orders-db.toml",
-		"etc/deputy/credentials", "etc/deputy/credentials/etcd", "sbin/deputy")
+		"etc/deputy/credentials", "etc/deputy/credentials/etcd", "etc/systemd/system/mariadb.service.d/50-deputy-mine.conf", "sbin/deputy")
 	err := filepath.WalkDir(h.root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err

@@ -82,7 +82,7 @@ func debOf(t *testing.T, dir, name string) string {
 
 func rpmOf(t *testing.T, dir, name string) string {
 	arch := map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[runtime.GOARCH]
-	return file(t, dir, name+"-0*"+arch+".rpm")
+	return file(t, dir, name+"-[0-9]*"+arch+".rpm")
 }
 
 // run runs a program to its end and returns what it printed.
