@@ -40,7 +40,9 @@ func (e *engine) meetPID1() {
 			running.Wait()
 			if e.next.Load() != nil {
 				h.Handover()
+				return
 			}
+			h.Last(e.outcome())
 		}),
 	}
 }
@@ -175,6 +177,20 @@ func (e *engine) statusLine() string {
 	return strings.Join(all, " | ")
 }
 
+// outcome is what this process leaves behind.
+func (e *engine) outcome() string {
+	var kept []string
+	for _, t := range e.watchedSeats() {
+		if t.kept.Load() != 0 {
+			kept = append(kept, t.name)
+		}
+	}
+	if kept != nil {
+		return "ended, and the next process is primary of " + list(kept)
+	}
+	return "ended, and nothing is primary here"
+}
+
 // statusLine tells in one line what a member does, and why it does not lead.
 func statusLine(s supervisor.Status) string {
 	switch s.Role {
@@ -187,7 +203,10 @@ func statusLine(s supervisor.Status) string {
 	case sdk.RolePromoting:
 		return fmt.Sprintf("promoting for term %d: %s", s.Term, doing(s))
 	case sdk.RoleDemoting:
-		return fmt.Sprintf("demoting: %s; %s", doing(s), s.Cause)
+		if s.Doing == "" {
+			return "demoting: " + s.Cause
+		}
+		return fmt.Sprintf("demoting: %s; %s", s.Doing, s.Cause)
 	case sdk.RoleBlocked:
 		return fmt.Sprintf("blocked: %s. Put it right, then `deputy clear %s`", s.Cause, s.Service)
 	case sdk.RoleFailed:

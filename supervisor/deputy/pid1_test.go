@@ -31,6 +31,7 @@ func TestStatusLine(t *testing.T) {
 			supervisor.Status{Role: sdk.RoleDemoting, Doing: "demote vip", Cause: "told to stop"},
 			"demoting: demote vip; told to stop",
 		},
+		{supervisor.Status{Role: sdk.RoleDemoting, Cause: "told to stop"}, "demoting: told to stop"},
 		{
 			supervisor.Status{Role: sdk.RoleBlocked, Service: "orders", Cause: "demote vip: no permission"},
 			"blocked: demote vip: no permission. Put it right, then `deputy clear orders`",

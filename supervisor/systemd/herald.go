@@ -146,6 +146,16 @@ func (h *Herald) Leave(err error) {
 	h.send(last...)
 }
 
+// Last says the last thing about a process that ends in order. Run has ended.
+func (h *Herald) Last(status string) {
+	if h.Notifier == nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.send("STATUS=" + oneLine(status))
+}
+
 // Handover says that another program takes the place of this one in the same
 // process, which has until the leash's end, and is silent from then on.
 func (h *Herald) Handover() {
