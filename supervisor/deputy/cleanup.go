@@ -193,7 +193,10 @@ func (c *cleaner) ttl() time.Duration {
 func (c *cleaner) run(ctx context.Context) error {
 	note, damaged := c.sight.Note()
 	v, why := c.judge(note, damaged, c.ttl(), c.clock.Now())
-	if v == nothing || v == leave {
+	if v == nothing {
+		return nil
+	}
+	if v == leave {
 		c.log.Info("left as it is", "cause", why)
 		return nil
 	}

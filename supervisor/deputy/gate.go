@@ -23,8 +23,8 @@ func (a *app) gateCommand() *cobra.Command {
 		Hidden: true,
 		Long: "Live for as long as this node holds the lease of a service, and end when it is not\n" +
 			"renewed in time. This is what deputy-lease@SERVICE.service runs: units that are bound\n" +
-			"to it stop then, whatever has become of the supervisor. On a node that does not hold\n" +
-			"the lease it ends at once, with the reason.",
+			"to it stop then, and what its supervisor has not demoted is demoted from outside. On a\n" +
+			"node that does not hold the lease it ends at once, with the reason.",
 		Args: one("SERVICE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, stop := interruptible(c.Context())
@@ -34,8 +34,8 @@ func (a *app) gateCommand() *cobra.Command {
 	}
 }
 
-// gate is READY once it has seen that the lease holds, and ends at s + 0.9 T,
-// when ctx does, or with the lease.
+// gate is READY once it has seen that the lease holds. It ends with ctx, or at
+// s + 0.9 T of a lease that is not renewed, and then demotes what is primary.
 func (a *app) gate(ctx context.Context, service string) error {
 	clock, err := boottime.New()
 	if err != nil {
@@ -48,12 +48,20 @@ func (a *app) gate(ctx context.Context, service string) error {
 	}
 	defer notifier.Close()
 	g := gate{service: service, sight: rundir.Sight(a.dir(service)), clock: clock}
-	return g.live(ctx, func() {
+	err = g.live(ctx, func() {
 		if err := tell(ctx, notifier, "READY=1", "STATUS=the lease is held"); err != nil {
 			fmt.Fprintln(a.stderr, "deputy: "+err.Error())
 		}
 	})
+	if errors.Is(err, errNotRenewed) {
+		// There is no time to wait until systemd runs the clean-up behind this,
+		// which it does all the same.
+		err = errors.Join(err, a.cleanup(context.WithoutCancel(ctx), service, true))
+	}
+	return err
 }
+
+var errNotRenewed = errors.New("not renewed in time")
 
 // tell sends to PID 1, and waits while that is busy.
 func tell(ctx context.Context, n *systemd.Notifier, assignments ...string) error {
@@ -95,7 +103,7 @@ func (g gate) live(ctx context.Context, ready func()) error {
 		}
 		next := g.end()
 		if next <= g.clock.Now() {
-			return fmt.Errorf("the lease of %s is not renewed: what is still primary here is demoted from outside", g.service)
+			return fmt.Errorf("the lease of %s was %w: what is still primary here is demoted from outside", g.service, errNotRenewed)
 		}
 		end = next
 	}

@@ -148,7 +148,7 @@ func (t *seat) run(ctx context.Context) error {
 		t.log.Error("service does not run here", "cause", err)
 		return err
 	}
-	defer t.keepUnits()()
+	defer t.keepUnits(ctx)()
 	defer t.keepRole()
 	return t.member.Run(ctx)
 }

@@ -65,8 +65,9 @@ func (t targetsPlugin) Configure(context.Context, supervisor.Part) (plugin.Plugi
 
 // keepUnits has the gate live as long as the role, and the target of a standby
 // active where this node is one. Nothing waits for either. The returned func
-// ends that, and tells the gate to stop unless the role is kept.
-func (t *seat) keepUnits() func() {
+// ends that, and tells the gate to stop unless the role is kept. Once told has
+// ended the service is told to end, and nothing is started any more.
+func (t *seat) keepUnits(told context.Context) func() {
 	if !hasTargets(t.service) {
 		return func() {}
 	}
@@ -76,7 +77,7 @@ func (t *seat) keepUnits() func() {
 	keeper.Go(func() {
 		var last sdk.Role
 		for s := range t.member.Watch(ctx) {
-			if s.Role != last {
+			if s.Role != last && told.Err() == nil {
 				k.follow(s.Role)
 				last = s.Role
 			}

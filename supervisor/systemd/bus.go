@@ -167,7 +167,7 @@ func connect(ctx context.Context, address string) (*dbus.Conn, error) {
 		err = conn.Auth(nil)
 	}
 	if err == nil && address != privateBus {
-		err = conn.Hello()
+		err = listen(conn)
 	}
 	if !end() && err == nil {
 		err = ctx.Err()
@@ -179,6 +179,15 @@ func connect(ctx context.Context, address string) (*dbus.Conn, error) {
 	return conn, nil
 }
 
+// listen begins a connection to a bus, where PID 1 tells the end of jobs to all
+// who want to hear it, if one of them has asked for the job.
+func listen(conn *dbus.Conn) error {
+	if err := conn.Hello(); err != nil {
+		return err
+	}
+	return conn.AddMatchSignal(dbus.WithMatchInterface(rootInterface), dbus.WithMatchMember("JobRemoved"), dbus.WithMatchObjectPath(busPath))
+}
+
 func (l *line) works() bool { return l.conn.Connected() }
 
 func (l *line) close() error {
@@ -187,8 +196,7 @@ func (l *line) close() error {
 	return err
 }
 
-// read hands the results of jobs to those who wait for them. PID 1 sends the
-// end of a job to whoever asked for it, subscribed or not.
+// read hands the results of jobs to those who wait for them.
 func (l *line) read() {
 	defer close(l.over)
 	for s := range l.signals { // closed with the connection

@@ -162,6 +162,7 @@ func TestUnitOf(t *testing.T) {
 	for text, want := range map[string]string{
 		"0::/deputy.slice/deputy@orders-db.service\n":                                    "deputy@orders-db.service",
 		"9:name=systemd:/system.slice/x.service\n8:pids:/\n0::/system.slice/x.service\n": "x.service",
+		"9:name=systemd:/\n8:pids:/\n0::/deputy.slice/deputy@db.service\n":               "deputy@db.service",
 		"9:name=systemd:/system.slice/x.service\n0::/\n":                                 "x.service",
 		"0::/user.slice/user-1000.slice/user@1000.service/app.slice/run-r1.scope\n":      "",
 		"0::/user.slice/user-0.slice/session-1.scope\n":                                  "",

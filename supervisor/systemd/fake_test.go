@@ -30,6 +30,7 @@ type fakePID1 struct {
 	units    map[string]*fakeUnit
 	lines    map[*fakeLine]bool
 	jobs     uint32
+	heard    bool // somebody wants to hear of jobs, as a bus has to be told
 	calls    []string
 	deaf     bool // takes calls, and answers none
 	accepted int
@@ -229,6 +230,9 @@ func (p *fakePID1) method(m *dbus.Message) ([]any, error) {
 	switch member {
 	case "Hello":
 		return []any{":1.1"}, nil
+	case "AddMatch":
+		p.heard = strings.Contains(arg(0), "member='JobRemoved'")
+		return nil, nil
 	case "LoadUnit":
 		p.get(arg(0))
 		return []any{unitPath(arg(0))}, nil
@@ -390,6 +394,9 @@ func (p *fakePID1) end(name string, id uint32, active, result string) {
 }
 
 func (p *fakePID1) emit(name string, id uint32, result string) {
+	if !p.heard {
+		return
+	}
 	for _, l := range slices.Collect(maps.Keys(p.lines)) {
 		l.send(&dbus.Message{Type: dbus.TypeSignal, Body: []any{id, jobPath(id), name, result}, Headers: map[dbus.HeaderField]dbus.Variant{
 			dbus.FieldPath: dbus.MakeVariant(busPath), dbus.FieldInterface: dbus.MakeVariant(rootInterface), dbus.FieldMember: dbus.MakeVariant("JobRemoved"),

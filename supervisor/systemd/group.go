@@ -22,8 +22,13 @@ func KillRest(ctx context.Context, unitName string) (killed int, err error) {
 	if err != nil || unitOf(string(text)) != unitName {
 		return 0, nil
 	}
-	group, mount := groupOf(string(text))
-	return killRest(ctx, filepath.Join(mount, group, "cgroup.procs"))
+	for _, hierarchy := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"} {
+		members := filepath.Join(hierarchy, groupOf(string(text)), "cgroup.procs")
+		if _, err := os.Stat(members); err == nil {
+			return killRest(ctx, members)
+		}
+	}
+	return 0, errors.New("kill the rest of the control group: it is not below /sys/fs/cgroup")
 }
 
 func killRest(ctx context.Context, members string) (int, error) {

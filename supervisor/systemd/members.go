@@ -118,7 +118,7 @@ func (t *Targets) takeDown(ctx context.Context, name, gate string, kill time.Dur
 	if kill > 0 {
 		w.kill = time.Now().Add(kill)
 	}
-	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+	for wait := time.Millisecond; ; wait = min(2*wait, 10*time.Millisecond) {
 		left, err := w.round(ctx, append(members, name))
 		if wait == time.Millisecond {
 			active += len(left)

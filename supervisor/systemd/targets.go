@@ -31,7 +31,7 @@ type Targets struct {
 	runs   map[int]context.CancelCauseFunc // acts, for Kill
 	next   int
 	idle   chan struct{} // closed while no act runs
-	denied bool          // the targets may not be started, and nothing hangs on them
+	denied error         // why the target may not be started, though nothing belongs to it
 	said   string        // what was logged last, to say it once
 }
 
@@ -150,7 +150,9 @@ func (t *Targets) promote(ctx context.Context, progress func(string)) (string, e
 	case target.Up() && gate.Up():
 		return "active", sdk.ErrAlready
 	case len(wanted) == 0:
-		return t.promoteNothing(ctx, target)
+		// Clients are served without it, so nobody waits: Check has it started.
+		// Whoever adopts the role finds nothing else to be done either.
+		return "no unit belongs to it", sdk.ErrAlready
 	}
 	t.clear(ctx, progress)
 	progress("starts " + strings.Join(wanted, ", "))
@@ -178,25 +180,6 @@ func (t *Targets) promote(ctx context.Context, progress func(string)) (string, e
 		return "active, but failed: " + failed, nil
 	}
 	return "", nil
-}
-
-// promoteNothing starts a target that no unit hangs on. Clients are served
-// without it, so nobody waits, and Check sees whether it came. Nothing of it had
-// to be done for the role, so whoever adopts finds it already so.
-func (t *Targets) promoteNothing(ctx context.Context, target Unit) (string, error) {
-	err := t.bus.Queue(ctx, target.Name)
-	switch {
-	case errors.Is(err, ErrDenied):
-		err = t.cure(err)
-		t.mu.Lock()
-		t.denied = true
-		t.mu.Unlock()
-		t.sayOnce(slog.LevelError, "role target may not be started, so no gate demotes behind this supervisor", err)
-		return err.Error(), sdk.ErrAlready
-	case err != nil:
-		return "", err
-	}
-	return "no unit belongs to it", sdk.ErrAlready
 }
 
 // demote takes down the units of a primary and proves it.
@@ -228,27 +211,60 @@ func (t *Targets) clear(ctx context.Context, progress func(string)) {
 
 const clearTime = 10 * time.Second
 
-// Check tells a primary whether its units are still held up.
+// Check tells a primary whether its units are still held up. A target that no
+// unit belongs to is started where it is down, and costs nobody the role.
 func (t *Targets) Check(ctx context.Context, role sdk.Role, _ sdk.Term) (sdk.Health, error) {
-	t.mu.Lock()
-	denied := t.denied
-	t.mu.Unlock()
-	if role != sdk.RolePrimary || denied {
+	if role != sdk.RolePrimary {
 		return sdk.Health{Fit: true}, nil
 	}
-	for _, name := range []string{Gate(t.service), Primary(t.service)} {
-		u, err := t.bus.Unit(ctx, name)
-		switch {
-		case err != nil:
-			// What is not known of units is no reason to stop them.
-			t.sayOnce(slog.LevelWarn, "role target not looked at", err)
-			return sdk.Health{Fit: true, Detail: err.Error()}, nil
-		case !u.Up() && u.Job == "":
-			return sdk.Health{Detail: fmt.Sprintf("%s is %s", name, u.Active)}, nil
+	target, err := t.bus.Unit(ctx, Primary(t.service))
+	if err != nil {
+		return t.unseen(err), nil
+	}
+	gate, err := t.bus.Unit(ctx, Gate(t.service))
+	if err != nil {
+		return t.unseen(err), nil
+	}
+	for _, u := range []Unit{gate, target} {
+		if u.Up() || u.Job != "" {
+			continue
 		}
+		if len(t.wanted(target)) == 0 {
+			return t.startNothing(ctx), nil
+		}
+		return sdk.Health{Detail: fmt.Sprintf("%s is %s", u.Name, u.Active)}, nil
 	}
 	t.sayOnce(slog.LevelDebug, "role target is active", nil)
 	return sdk.Health{Fit: true}, nil
+}
+
+// unseen is the health when PID 1 does not answer: what is not known of units is
+// no reason to stop them.
+func (t *Targets) unseen(err error) sdk.Health {
+	t.sayOnce(slog.LevelWarn, "role target not looked at", err)
+	return sdk.Health{Fit: true, Detail: err.Error()}
+}
+
+// startNothing starts a target that no unit belongs to, and with it the gate. It
+// does not ask again where that is denied.
+func (t *Targets) startNothing(ctx context.Context) sdk.Health {
+	t.mu.Lock()
+	denied := t.denied
+	t.mu.Unlock()
+	if denied != nil {
+		return sdk.Health{Fit: true, Detail: denied.Error()}
+	}
+	err := t.cure(t.bus.Queue(ctx, Primary(t.service)))
+	if err == nil {
+		return sdk.Health{Fit: true}
+	}
+	if errors.Is(err, ErrDenied) {
+		t.mu.Lock()
+		t.denied = err
+		t.mu.Unlock()
+	}
+	t.sayOnce(slog.LevelError, "role target not started, so no gate demotes behind this supervisor", err)
+	return sdk.Health{Fit: true, Detail: err.Error()}
 }
 
 // cure tells what to do about an error that has a cure.

@@ -85,8 +85,10 @@ func TestTargetsThatNothingBelongsToCostNothing(t *testing.T) {
 	if took := time.Since(began); took > 200*time.Millisecond {
 		t.Errorf("promote waited %s for nothing", took)
 	}
-	if h, err := targets.Check(t.Context(), sdk.RolePrimary, 1); !h.Fit || err != nil {
-		t.Errorf("check while it is being started: %+v, %v", h, err)
+	for range 2 { // it is not there, then it is being started
+		if h, err := targets.Check(t.Context(), sdk.RolePrimary, 1); !h.Fit || err != nil {
+			t.Errorf("check: %+v, %v", h, err)
+		}
 	}
 	eventually(t, func() bool { return p.active(primary) == "active" })
 	if r := targets.Do(t.Context(), act(sdk.Demote, sdk.Planned, 20*time.Second), nil); r.Outcome != sdk.OutcomeDone {
@@ -159,11 +161,16 @@ func TestTargetsOfAUserWithoutRights(t *testing.T) {
 	p, targets := scene(t)
 	p.unit(primary, func(u *fakeUnit) { u.denied = true })
 	r := targets.Do(t.Context(), act(sdk.Promote, sdk.Planned, 20*time.Second), nil)
-	if r.Outcome != sdk.OutcomeAlready || !strings.Contains(r.Detail, "deputy enable db") {
+	if r.Outcome != sdk.OutcomeAlready {
 		t.Errorf("promote nothing: %+v", r)
 	}
-	if h, _ := targets.Check(t.Context(), sdk.RolePrimary, 1); !h.Fit {
-		t.Errorf("check: %+v", h)
+	for range 2 {
+		if h, _ := targets.Check(t.Context(), sdk.RolePrimary, 1); !h.Fit || !strings.Contains(h.Detail, "deputy enable db") {
+			t.Errorf("check: %+v", h)
+		}
+	}
+	if calls := p.called(); len(calls) != 1 {
+		t.Errorf("asked again and again: %q", calls)
 	}
 
 	p, targets = scene(t, "parser.service")

@@ -139,29 +139,24 @@ func OwnUnit() string {
 
 // unitOf finds the service in the text of a cgroup file, cgroups(7).
 func unitOf(text string) string {
-	group, _ := groupOf(text)
-	if name := path.Base(group); strings.HasSuffix(name, ".service") {
+	if name := path.Base(groupOf(text)); strings.HasSuffix(name, ".service") {
 		return name
 	}
 	return ""
 }
 
-// groupOf finds the control group that systemd gave to the process, and where
-// its hierarchy is mounted.
-func groupOf(text string) (group, mount string) {
+// groupOf finds the control group that systemd gave to the process: that of the
+// unified hierarchy or, on a machine without one, of systemd's own.
+func groupOf(text string) string {
+	group := "/"
 	for line := range strings.Lines(text) {
 		_, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
-		controllers, at, _ := strings.Cut(rest, ":")
-		switch controllers {
-		case "name=systemd":
-			if at != "/" { // a container has its host's hierarchies, too, and uses one
-				return at, "/sys/fs/cgroup/systemd"
-			}
-		case "":
-			group, mount = at, "/sys/fs/cgroup"
+		hierarchy, at, _ := strings.Cut(rest, ":")
+		if at != "/" && (hierarchy == "" || hierarchy == "name=systemd" && group == "/") {
+			group = at
 		}
 	}
-	return group, mount
+	return group
 }
 
 // Reachable reports whether this process may reach PID 1 at all: there is a
