@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/deputy-ha/deputy/supervisor/config"
+	"github.com/deputy-ha/deputy/supervisor/systemd"
 )
 
 // The manual and the program tell the same: what one has the other has.
@@ -117,6 +118,19 @@ func TestManualHasWhatAllCommandsShare(t *testing.T) {
 		codes = append(codes, fmt.Sprint(code))
 	}
 	agree(t, "EXIT STATUS of deputy(1)", codes, written)
+}
+
+func TestManualHasEveryEvent(t *testing.T) {
+	_, text, _ := strings.Cut(page(t, "deputy.1.md"), "## JOURNAL\n")
+	text, _, _ = strings.Cut(text, "\n## ")
+	var program, written []string
+	for _, e := range systemd.Events() {
+		program = append(program, fmt.Sprint(e.ID, " ", e.Name, " ", e.Grave))
+	}
+	for _, m := range regexp.MustCompile(`(?m)^([0-9a-f]{32})\n: (.*?)(: \*\*somebody has to see to it\*\*)?\.$`).FindAllStringSubmatch(text, -1) {
+		written = append(written, fmt.Sprint(m[1], " ", strings.ToLower(m[2][:1])+m[2][1:], " ", m[3] != ""))
+	}
+	agree(t, "JOURNAL of deputy(1)", program, written)
 }
 
 // keysOf are the keys that mistakes about unknown ones name, each behind the
