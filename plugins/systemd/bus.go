@@ -19,7 +19,7 @@ const (
 	pid1Name   = "org.freedesktop.systemd1"
 	pid1Path   = dbus.ObjectPath("/org/freedesktop/systemd1")
 	pid1       = "org.freedesktop.systemd1.Manager"
-	unitProps  = "org.freedesktop.systemd1.Unit"
+	unitObject = "org.freedesktop.systemd1.Unit"
 	properties = "org.freedesktop.DBus.Properties"
 
 	// privateBus is systemd's own socket, for root alone, which needs no
@@ -36,7 +36,7 @@ const (
 	// (max_replies_per_connection), and a read is up to 23 calls.
 	readsAtOnce = 4
 
-	viewAge = 10 * time.Second // what was read is read again then, whatever was told
+	viewAge = 2 * time.Second // what was read is read again then, whatever was told
 )
 
 // errLost is a connection that was lost in the middle of something.
@@ -153,10 +153,12 @@ func (l *link) begin(ctx context.Context) error {
 	if err := l.conn.Auth(nil); err != nil {
 		return err
 	}
-	if !l.private {
-		if err := l.conn.Hello(); err != nil {
+	if l.private {
+		if err := l.wake(ctx); err != nil {
 			return err
 		}
+	} else if err := l.conn.Hello(); err != nil {
+		return err
 	}
 	for _, member := range []string{"JobRemoved", "Reloading"} {
 		if err := l.match(ctx, pid1Path, pid1, member); err != nil {
@@ -164,6 +166,25 @@ func (l *link) begin(ctx context.Context) error {
 		}
 	}
 	return l.pid1().CallWithContext(ctx, pid1+".Subscribe", 0).Err
+}
+
+// wake makes systemd's own socket answer. What arrives there together with the
+// end of the authentication is read only when more arrives (sd-bus of 252 and
+// 257), so it is asked again and again until there is an answer to one.
+func (l *link) wake(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	answers := make(chan *dbus.Call, 1000) // more than fit into dialTime
+	for {
+		l.pid1().GoWithContext(ctx, "org.freedesktop.DBus.Peer.Ping", 0, answers)
+		select {
+		case call := <-answers:
+			return call.Err
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 func (l *link) pid1() dbus.BusObject { return l.conn.Object(pid1Name, pid1Path) }
@@ -310,10 +331,16 @@ func (l *link) resetFailed(ctx context.Context, unit string) error {
 	return l.told(ctx, unit, unless(err, "NoSuchUnit"))
 }
 
-// kill sends a signal to all processes of a unit, of which there may be none.
+// kill sends a signal to all processes of a unit, of which there may be none. It
+// goes to the unit's own object: KillUnit does not know units that are not
+// loaded, and says so before it looks who asks.
 func (l *link) kill(ctx context.Context, unit string, signal int32) error {
-	err := l.pid1().CallWithContext(ctx, pid1+".KillUnit", 0, unit, "all", signal).Err
-	return l.told(ctx, unit, unless(err, "NoSuchUnit", "NoSuchProcess"))
+	at, err := l.find(ctx, unit)
+	if err != nil {
+		return err
+	}
+	err = l.conn.Object(pid1Name, at).CallWithContext(ctx, unitObject+".Kill", 0, "all", signal).Err
+	return l.told(ctx, unit, unless(err, "NoSuchProcess"))
 }
 
 // unless is nil for errors of systemd that say that there is nothing to do.

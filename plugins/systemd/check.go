@@ -35,7 +35,11 @@ func (s *systemd) Check(ctx context.Context, role sdk.Role) (sdk.Health, error) 
 			faults = append(faults, fmt.Errorf("%s is %s although this node is %s: somebody else has started it; deputy stops it when it starts, and before a promotion", unit, v.how(), role))
 			continue
 		}
-		faults = append(faults, s.faults(unit, &v), s.permitted(ctx, l, unit))
+		fault := s.faults(unit, &v)
+		if fault == nil {
+			fault = s.permitted(ctx, l, unit)
+		}
+		faults = append(faults, fault)
 	}
 	if err := errors.Join(faults...); err != nil {
 		return sdk.Health{Detail: strings.ReplaceAll(err.Error(), "\n", "; ")}, nil

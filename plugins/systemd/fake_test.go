@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -152,7 +153,7 @@ func (u *fakeUnit) path() dbus.ObjectPath {
 }
 
 func (h *fakeHost) export(u *fakeUnit) {
-	if err := h.conn.Export(fakeProps{h, u}, u.path(), properties); err != nil {
+	if err := errors.Join(h.conn.Export(fakeProps{h, u}, u.path(), properties), h.conn.Export(fakeObject{h, u}, u.path(), unitObject)); err != nil {
 		h.t.Error(err)
 	}
 }
@@ -244,20 +245,22 @@ func (p fakePID1) ResetFailedUnit(name string) *dbus.Error {
 	return nil
 }
 
-// KillUnit sends a signal.
-func (p fakePID1) KillUnit(name, _ string, signal int32) *dbus.Error {
+// A fakeObject is a unit's own.
+type fakeObject fakeProps
+
+// Kill sends a signal.
+func (p fakeObject) Kill(_ string, signal int32) *dbus.Error {
 	p.h.mu.Lock()
 	defer p.h.mu.Unlock()
 	if p.h.denied {
 		return denial()
 	}
-	u := p.h.units[name]
 	if signal != 9 {
 		return nil
 	}
-	p.h.calls = append(p.h.calls, "kill "+name)
-	if !u.immortal && u.Group != "" {
-		p.h.ends(u, "signal")
+	p.h.calls = append(p.h.calls, "kill "+p.u.name)
+	if !p.u.immortal && p.u.Group != "" {
+		p.h.ends(p.u, "signal")
 	}
 	return nil
 }
@@ -390,7 +393,7 @@ func (h *fakeHost) removed(u *fakeUnit, result string) {
 }
 
 func (h *fakeHost) changed(u *fakeUnit) {
-	_ = h.conn.Emit(u.path(), properties+".PropertiesChanged", unitProps, map[string]dbus.Variant{}, []string{"ActiveState"})
+	_ = h.conn.Emit(u.path(), properties+".PropertiesChanged", unitObject, map[string]dbus.Variant{}, []string{"ActiveState"})
 }
 
 // crash has a unit's processes end by themselves.

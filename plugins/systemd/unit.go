@@ -61,40 +61,40 @@ type property struct {
 	into        any
 }
 
-const serviceProps = "org.freedesktop.systemd1.Service"
+const serviceObject = "org.freedesktop.systemd1.Service"
 
 // state are the properties that change as a unit runs.
 func (v *view) state() []property {
 	return []property{
-		{unitProps, "ActiveState", &v.Active},
-		{unitProps, "SubState", &v.Sub},
-		{unitProps, "Job", &v.Job},
-		{unitProps, "InvocationID", &v.Invocation},
-		{unitProps, "ConditionResult", &v.Met},
-		{unitProps, "Conditions", &v.Conditions},
-		{unitProps, "FreezerState", &v.Freezer},
-		{serviceProps, "Result", &v.Result},
-		{serviceProps, "ControlGroup", &v.Group},
-		{serviceProps, "Slice", &v.Slice},
+		{unitObject, "ActiveState", &v.Active},
+		{unitObject, "SubState", &v.Sub},
+		{unitObject, "Job", &v.Job},
+		{unitObject, "InvocationID", &v.Invocation},
+		{unitObject, "ConditionResult", &v.Met},
+		{unitObject, "Conditions", &v.Conditions},
+		{unitObject, "FreezerState", &v.Freezer},
+		{serviceObject, "Result", &v.Result},
+		{serviceObject, "ControlGroup", &v.Group},
+		{serviceObject, "Slice", &v.Slice},
 	}
 }
 
 // definition are the properties that its files set.
 func (v *view) definition() []property {
 	return []property{
-		{unitProps, "LoadState", &v.Load},
-		{unitProps, "LoadError", &v.LoadError},
-		{unitProps, "RefuseManualStart", &v.NoStart},
-		{unitProps, "RefuseManualStop", &v.NoStop},
-		{unitProps, "NeedDaemonReload", &v.Old},
-		{unitProps, "UnitFileState", &v.FileState},
-		{unitProps, "TriggeredBy", &v.TriggeredBy},
-		{unitProps, "WantedBy", &v.WantedBy},
-		{unitProps, "RequiredBy", &v.RequiredBy},
-		{serviceProps, "Type", &v.Kind},
-		{serviceProps, "KillMode", &v.KillMode},
-		{serviceProps, "SendSIGKILL", &v.SendSIGKILL},
-		{serviceProps, "RemainAfterExit", &v.Remains},
+		{unitObject, "LoadState", &v.Load},
+		{unitObject, "LoadError", &v.LoadError},
+		{unitObject, "RefuseManualStart", &v.NoStart},
+		{unitObject, "RefuseManualStop", &v.NoStop},
+		{unitObject, "NeedDaemonReload", &v.Old},
+		{unitObject, "UnitFileState", &v.FileState},
+		{unitObject, "TriggeredBy", &v.TriggeredBy},
+		{unitObject, "WantedBy", &v.WantedBy},
+		{unitObject, "RequiredBy", &v.RequiredBy},
+		{serviceObject, "Type", &v.Kind},
+		{serviceObject, "KillMode", &v.KillMode},
+		{serviceObject, "SendSIGKILL", &v.SendSIGKILL},
+		{serviceObject, "RemainAfterExit", &v.Remains},
 	}
 }
 
