@@ -204,10 +204,21 @@ func (c *cleaner) run(ctx context.Context) error {
 	if err != nil || dir == nil {
 		return err
 	}
-	defer dir.Close()
+	tenure, err := c.settle(ctx, dir)
+	// The next supervisor need not wait until etcd answers: its tenure is another.
+	if err := errors.Join(err, dir.Close()); err != nil || tenure == nil {
+		return err
+	}
+	c.giveBack(ctx, *tenure)
+	return nil
+}
+
+// settle sees to what is primary, and notes that. It returns the tenure that is
+// over by that, if there was one.
+func (c *cleaner) settle(ctx context.Context, dir *rundir.Dir) (*supervisor.Tenure, error) {
 	// Whoever held it may have seen to it by now.
-	note, damaged = dir.Load()
-	v, why = c.judge(note, damaged, c.ttl(), c.clock.Now())
+	note, damaged := dir.Load()
+	v, why := c.judge(note, damaged, c.ttl(), c.clock.Now())
 	term := note.Last.Term
 	if note.Tenure != nil {
 		term = max(term, note.Tenure.Term)
@@ -216,12 +227,12 @@ func (c *cleaner) run(ctx context.Context) error {
 	case demote:
 		c.log.Warn("demotes what was left primary", "term", uint64(term), "cause", why)
 		if err := c.demote(ctx, dir, term); err != nil {
-			return err
+			return nil, err
 		}
 	case giveBack:
 	default:
 		c.log.Info("left as it is", "cause", why)
-		return nil
+		return nil, nil //nolint:nilnil // and nothing is over
 	}
 	after := supervisor.Note{Role: sdk.RoleStandby, Cause: "demoted behind a supervisor that was dead: " + why, Last: note.Last}
 	if t := note.Tenure; t != nil && t.Term > after.Last.Term {
@@ -230,10 +241,7 @@ func (c *cleaner) run(ctx context.Context) error {
 	if err := dir.Save(after); err != nil {
 		c.log.Warn("run directory not written, so the next supervisor demotes once more", "cause", err)
 	}
-	if note.Tenure != nil {
-		c.giveBack(ctx, *note.Tenure)
-	}
-	return nil
+	return note.Tenure, nil
 }
 
 // hold takes the run directory. A supervisor that holds it though it is too
@@ -246,7 +254,7 @@ func (c *cleaner) hold(ctx context.Context) (*rundir.Dir, error) {
 			return dir, err
 		}
 		switch pid := c.sight.Holder(); {
-		case runs(pid, "cleanup"):
+		case cleans(pid):
 		case !c.behind:
 			return nil, fmt.Errorf("its supervisor lives: %w", err)
 		default:
@@ -263,6 +271,23 @@ func (c *cleaner) hold(ctx context.Context) (*rundir.Dir, error) {
 		}
 	}
 }
+
+// cleans reports whether a process cleans up behind a supervisor.
+func cleans(pid int) bool { return runs(pid, "cleanup") || runs(pid, "gate") }
+
+// afterCleanup takes a run directory as rundir.Open does. A clean-up that holds it
+// is waited for: it ends soon, and then there is nothing left to see to.
+func afterCleanup(path string) (*rundir.Dir, error) {
+	for deadline := time.Now().Add(afterTime); ; time.Sleep(5 * time.Millisecond) {
+		dir, err := rundir.Open(path)
+		if !errors.Is(err, rundir.ErrHeld) || !cleans(rundir.Sight(path).Holder()) || time.Now().After(deadline) {
+			return dir, err
+		}
+	}
+}
+
+// afterTime is shorter than TimeoutStartSec= of deputy@.service.
+const afterTime = 1500 * time.Millisecond
 
 // runs reports whether a process is deputy with that command.
 func runs(pid int, command string) bool {

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -110,8 +112,8 @@ func (a *app) enable(ctx context.Context, service string) error {
 	}
 	if before.Up() {
 		fmt.Fprintf(a.stdout, "%s runs already\n", unit)
-		if len(did) > 0 {
-			fmt.Fprintf(a.stdout, "what was written counts from its next start: systemctl restart %s keeps its role\n", unit)
+		if slices.ContainsFunc(did, func(line string) bool { return strings.Contains(line, unit) }) {
+			fmt.Fprintf(a.stdout, "its new user counts from its next start: systemctl restart %s keeps its role\n", unit)
 		}
 		return nil
 	}

@@ -85,8 +85,8 @@ type gate struct {
 	clock   supervisor.Clock
 }
 
-// live returns nil when ctx ends, and an error when there is no lease to live
-// by. It calls ready once it has seen one.
+// live returns nil when ctx ends, or the lease with nothing primary any more,
+// and an error when there is none to live by. It calls ready once it has seen one.
 func (g gate) live(ctx context.Context, ready func()) error {
 	end := g.end()
 	if end <= g.clock.Now() {
@@ -103,6 +103,9 @@ func (g gate) live(ctx context.Context, ready func()) error {
 		}
 		next := g.end()
 		if next <= g.clock.Now() {
+			if note, err := g.sight.Note(); err == nil && len(note.Promoted) == 0 {
+				return nil // there is nothing left to be behind of
+			}
 			return fmt.Errorf("the lease of %s was %w: what is still primary here is demoted from outside", g.service, errNotRenewed)
 		}
 		end = next

@@ -54,7 +54,7 @@ func (e *engine) seat(s supervisor.Service) (_ *seat, err error) {
 	s = withTargets(s)
 	log := e.log.With("service", s.Name)
 	plugins, wrong := e.a.plugins(e.node, s, e.clock, log)
-	dir, err := rundir.Open(e.a.dir(s.Name))
+	dir, err := afterCleanup(e.a.dir(s.Name))
 	switch {
 	case wrong != nil && err != nil:
 		return nil, wrong
