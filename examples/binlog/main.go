@@ -23,6 +23,7 @@ Hooks, called by deputy:
   show      up or down: promote and demote of a file that shows the role
 
   parse     the parser itself, as start runs it
+  run       the parser itself, as binlog-parser.service runs it
 
 "binlog COMMAND -h" lists the flags of a command.
 `
@@ -133,6 +134,8 @@ func main() {
 		run = func() (int, error) { return p.check(a) }
 	case "parse":
 		run = func() (int, error) { return p.parse(ctx, a) }
+	case "run":
+		run = func() (int, error) { return p.run(ctx, a) }
 	case "show":
 		run = func() (int, error) { return show(a, flags.Args(), p.stateDir) }
 	case "-h", "-help", "--help", "help":

@@ -49,13 +49,21 @@ func (p parser) parse(ctx context.Context, a act) (int, error) {
 	if err := writeHolder(lock, holder{PID: os.Getpid(), Term: a.term, Own: p.own}); err != nil {
 		return exitUnknown, fmt.Errorf("note the process in the lock: %w", err)
 	}
+	return p.work(ctx, a, func() error { return nil })
+}
+
+// work is what a parser does until ctx ends. It calls ready once it answers.
+func (p parser) work(ctx context.Context, a act, ready func() error) (int, error) {
 	conns, err := p.listen()
 	if err != nil {
 		return exitUnknown, err
 	}
-	position, err := p.last()
+	position, term, err := p.last()
 	if err != nil {
 		return exitUnknown, err
+	}
+	if term > a.term {
+		return exitStale, fmt.Errorf("a parser of term %d has been at work, and this one is of term %d", term, a.term)
 	}
 	out, err := os.OpenFile(p.positions, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -90,6 +98,7 @@ func (p parser) parse(ctx context.Context, a act) (int, error) {
 			}
 		}
 	})
+	g.Go(ready)
 	if err := g.Wait(); err != nil {
 		return exitUnknown, err
 	}
@@ -148,32 +157,32 @@ func serve(ctx context.Context, c net.PacketConn, a act, at chan uint64) error {
 	}
 }
 
-// last returns the last position that anybody has parsed.
-func (p parser) last() (uint64, error) {
+// last returns the last position that anybody has parsed, and in which term.
+func (p parser) last() (position, term uint64, err error) {
 	f, err := os.Open(p.positions)
 	if errors.Is(err, os.ErrNotExist) {
-		return 0, nil
+		return 0, 0, nil
 	}
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer f.Close()
 	const tail = 4096
 	if info, err := f.Stat(); err != nil {
-		return 0, err
+		return 0, 0, err
 	} else if info.Size() > tail {
 		if _, err := f.Seek(-tail, 2); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 	}
-	var position uint64
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		var n uint64
-		if _, err := fmt.Sscanf(lines.Text(), "%d ", &n); err == nil {
-			position = n
+		var n, t uint64
+		var node string
+		if _, err := fmt.Sscanf(lines.Text(), "%d %s %d ", &n, &node, &t); err == nil {
+			position, term = n, t
 		}
 	}
-	return position, nil
+	return position, term, nil
 }
 
 // ask asks the parser at host who it is, until patience ends.
