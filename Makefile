@@ -25,7 +25,7 @@ TOOL    = $(GO) tool -modfile=packaging/tools/go.mod
 PACKAGE = $(GO) tool -modfile=packaging/tools/package.mod
 BUF     = cd sdk/proto && $(GO) tool -modfile=../../packaging/tools/go.mod buf
 MANUAL  = $(wildcard packaging/man/*.md)
-EXAMPLES = $(wildcard examples/*/*.toml examples/*/*.service examples/*/*.timer)
+EXAMPLES = $(wildcard examples/binlog/*.service examples/binlog/services.d/*.toml)
 PLUGINS = $(patsubst plugins/%/main.go,%,$(wildcard plugins/*/main.go))
 VERSION = $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 RACE    = $(if $(filter 1,$(shell CGO_ENABLED= $(GO) env CGO_ENABLED)),-race)
