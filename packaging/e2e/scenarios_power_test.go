@@ -1,0 +1,91 @@
+package e2e
+
+import (
+	"strings"
+	"time"
+)
+
+// handedOver is far below what a host takes whose role has to expire.
+const handedOver = time.Second
+
+// poweroff shuts the primary down by a command.
+func poweroff(args ...string) func(s *scene) {
+	return func(s *scene) {
+		what := strings.Join(args, " ")
+		for range runs() {
+			from, _ := s.primary()
+			s.shutDown(what, from, args...)
+		}
+		s.bound(what, 0, handedOver)
+	}
+}
+
+// shutDown shuts a primary down, measures, and boots it again.
+func (s *scene) shutDown(what string, from *host, args ...string) {
+	s.Helper()
+	_, before := s.primary()
+	began := now()
+	_, _ = from.run(s.ctx, args...) // the connection may end with the host
+	if err := from.awaitOff(s.ctx); err != nil {
+		s.Fatal(err)
+	}
+	s.figures.add(s.systemd, what+": the host is off after", now()-began)
+	s.moved(before)
+	s.outage(what, began)
+	if err := s.boot(s.ctx, from); err != nil {
+		s.Fatal(err)
+	}
+	s.primary()
+}
+
+// poweroffAlone shuts a primary down on which nobody runs that could delay it.
+func poweroffAlone(s *scene) {
+	const what = "poweroff.target without logind"
+	for range runs() {
+		from, before := s.primary()
+		began := now()
+		s.ok(from, "systemctl", "mask", "--runtime", "--now", "systemd-logind.service")
+		s.kept("logind goes", from, uint64(before.Term), began)
+		s.shutDown(what, from, "systemctl", "start", "--no-block", "poweroff.target")
+	}
+	s.bound(what, 0, handedOver)
+}
+
+// reboot boots the primary again.
+func reboot(s *scene) {
+	for range runs() {
+		from, before := s.primary()
+		began := now()
+		_, _ = from.run(s.ctx, "systemctl", "reboot")
+		// The machine goes off: what turns it on again is outside of it.
+		if err := from.awaitOff(s.ctx); err != nil {
+			s.Fatal(err)
+		}
+		if err := s.boot(s.ctx, from); err != nil {
+			s.Fatal(err)
+		}
+		s.figures.add(s.systemd, "reboot: the host is up after", now()-began)
+		s.moved(before)
+		s.outage("reboot", began)
+	}
+	s.bound("reboot", 0, handedOver)
+}
+
+// The power of the primary fails.
+func losePower(s *scene) {
+	for range runs() {
+		from, before := s.primary()
+		began := now()
+		if err := from.lose(s.ctx); err != nil {
+			s.Fatal(err)
+		}
+		s.moved(before)
+		s.outage("power loss", began)
+		if err := s.boot(s.ctx, from); err != nil {
+			s.Fatal(err)
+		}
+		s.primary()
+	}
+	// The lease has to expire; then vip looks for another holder.
+	s.bound("power loss", ttl+200*time.Millisecond, ttl+time.Second)
+}
