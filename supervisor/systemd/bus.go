@@ -245,6 +245,9 @@ func meaning(err error) error {
 	if !errors.As(err, &answer) {
 		return fmt.Errorf("%w: %w", ErrNoBus, err) // broken, not answered
 	}
+	if strings.Contains(answer.Error(), "polkit") { // which is asked, and cannot be started
+		return fmt.Errorf("%w: %w", ErrDenied, answer)
+	}
 	switch answer.Name {
 	case "org.freedesktop.DBus.Error.AccessDenied", "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired",
 		"org.freedesktop.DBus.Error.AuthFailed":

@@ -184,7 +184,7 @@ func TestKillRestOfGroup(t *testing.T) {
 			t.Fatal(err)
 		}
 		pids = append(pids, strconv.Itoa(c.Process.Pid))
-		go c.Wait() //nolint:errcheck // it is killed, and reaped here
+		go c.Wait() // it is killed, and reaped here
 	}
 	members := dir + "/cgroup.procs"
 	if err := os.WriteFile(members, []byte(strings.Join(append(pids, strconv.Itoa(os.Getpid()), "0"), "\n")+"\n"), 0o600); err != nil {

@@ -3,6 +3,7 @@ package systemd
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -185,9 +186,9 @@ func (p *fakePID1) answer(l *fakeLine, in io.Reader) {
 		if !p.deaf {
 			body, err := p.method(m)
 			reply := &dbus.Message{Type: dbus.TypeMethodReply, Body: body, Headers: map[dbus.HeaderField]dbus.Variant{}}
-			if err != nil {
-				reply.Type, reply.Body = dbus.TypeError, []any{err.Error()}
-				reply.Headers[dbus.FieldErrorName] = dbus.MakeVariant(err.(fakeError).name)
+			if fault := (fakeError{}); errors.As(err, &fault) {
+				reply.Type, reply.Body = dbus.TypeError, []any{fault.text}
+				reply.Headers[dbus.FieldErrorName] = dbus.MakeVariant(fault.name)
 			}
 			reply.Headers[dbus.FieldReplySerial] = dbus.MakeVariant(m.Serial())
 			l.send(reply)

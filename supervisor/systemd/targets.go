@@ -185,7 +185,11 @@ func (t *Targets) promote(ctx context.Context, progress func(string)) (string, e
 // demote takes down the units of a primary and proves it.
 func (t *Targets) demote(ctx context.Context, a sdk.Transition, progress func(string)) (string, error) {
 	var kill time.Duration
-	if a.Mode == sdk.Forced {
+	switch {
+	case a.Mode != sdk.Forced:
+	case a.LeaseUntil == 0: // nothing protects what still runs
+		kill = time.Millisecond
+	default:
 		kill = max(a.Timeout/2, time.Millisecond)
 	}
 	active, err := t.takeDown(ctx, Primary(t.service), Gate(t.service), kill, progress)
@@ -219,11 +223,11 @@ func (t *Targets) Check(ctx context.Context, role sdk.Role, _ sdk.Term) (sdk.Hea
 	}
 	target, err := t.bus.Unit(ctx, Primary(t.service))
 	if err != nil {
-		return t.unseen(err), nil
+		return t.unseen(ctx, err), nil
 	}
 	gate, err := t.bus.Unit(ctx, Gate(t.service))
 	if err != nil {
-		return t.unseen(err), nil
+		return t.unseen(ctx, err), nil
 	}
 	for _, u := range []Unit{gate, target} {
 		if u.Up() || u.Job != "" {
@@ -234,14 +238,18 @@ func (t *Targets) Check(ctx context.Context, role sdk.Role, _ sdk.Term) (sdk.Hea
 		}
 		return sdk.Health{Detail: fmt.Sprintf("%s is %s", u.Name, u.Active)}, nil
 	}
-	t.sayOnce(slog.LevelDebug, "role target is active", nil)
+	t.isNews("active")
 	return sdk.Health{Fit: true}, nil
 }
 
 // unseen is the health when PID 1 does not answer: what is not known of units is
 // no reason to stop them.
-func (t *Targets) unseen(err error) sdk.Health {
-	t.sayOnce(slog.LevelWarn, "role target not looked at", err)
+func (t *Targets) unseen(ctx context.Context, err error) sdk.Health {
+	if !errors.Is(ctx.Err(), context.Canceled) { // nobody wants to know any more
+		if t.isNews("not looked at: " + err.Error()) {
+			t.log.Warn("role target not looked at", "plugin", "targets", "cause", err)
+		}
+	}
 	return sdk.Health{Fit: true, Detail: err.Error()}
 }
 
@@ -263,7 +271,9 @@ func (t *Targets) startNothing(ctx context.Context) sdk.Health {
 		t.denied = err
 		t.mu.Unlock()
 	}
-	t.sayOnce(slog.LevelError, "role target not started, so no gate demotes behind this supervisor", err)
+	if t.isNews("not started: " + err.Error()) {
+		t.log.Error("role target not started, so no gate demotes behind this supervisor", "plugin", "targets", "cause", err)
+	}
 	return sdk.Health{Fit: true, Detail: err.Error()}
 }
 
@@ -275,14 +285,11 @@ func (t *Targets) cure(err error) error {
 	return err
 }
 
-// sayOnce logs what has changed since it was said last.
-func (t *Targets) sayOnce(level slog.Level, message string, cause error) {
+// isNews reports whether what a check came to is other than last time.
+func (t *Targets) isNews(said string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	text := fmt.Sprint(message, cause)
-	if t.said == text {
-		return
-	}
-	t.said = text
-	t.log.Log(context.Background(), level, message, "plugin", "targets", "cause", cause)
+	before := t.said
+	t.said = said
+	return said != before
 }

@@ -135,7 +135,11 @@ func TestTargetsDemoteByForce(t *testing.T) {
 	if slices.Contains(p.called(), "KillUnit stuck.service") {
 		t.Error("planned: killed")
 	}
-	r = targets.Do(t.Context(), act(sdk.Demote, sdk.Forced, 2*time.Second), nil)
+	began := time.Now()
+	r = targets.Do(t.Context(), act(sdk.Demote, sdk.Forced, 20*time.Second), nil) // without a lease
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("forced: killed after %s", took)
+	}
 	if r.Outcome != sdk.OutcomeDone || p.active("stuck.service") != "inactive" {
 		t.Errorf("forced: %+v, and the member is %s", r, p.active("stuck.service"))
 	}
