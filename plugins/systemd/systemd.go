@@ -303,8 +303,12 @@ func (s *systemd) stopAtOnce(ctx context.Context, units []string, kill time.Time
 	return did, errors.Join(wrong...)
 }
 
-// again is how long one waits before one looks or kills again.
-const again = 20 * time.Millisecond
+// How long one waits before one looks or kills again, at first and at most:
+// what SIGKILL does not end sleeps in the kernel, and PID 1 has other work.
+const (
+	again    = 20 * time.Millisecond
+	mostAway = 320 * time.Millisecond
+)
 
 // stop returns once a unit is stopped for sure. It tries until ctx ends: what
 // fails once, as while dbus-daemon restarts, may work the next time.
@@ -356,7 +360,7 @@ func (s *systemd) stopOnce(ctx context.Context, l *link, unit string, kill time.
 	})
 	due := time.NewTimer(time.Until(kill))
 	defer due.Stop()
-	for {
+	for wait := again; ; {
 		over := false
 		select {
 		case err := <-ended:
@@ -368,8 +372,11 @@ func (s *systemd) stopOnce(ctx context.Context, l *link, unit string, kill time.
 			if err := l.kill(ctx, unit, int32(unix.SIGKILL)); err != nil {
 				return left, err
 			}
-			s.log.Debug("unit killed", "unit", unit)
-			due.Reset(again)
+			if wait == again {
+				s.log.Info("unit killed", "unit", unit, "cause", reasonToKill(left, kill))
+			}
+			due.Reset(wait)
+			wait = min(2*wait, mostAway)
 		case <-ctx.Done():
 			return left, context.Cause(ctx)
 		}
@@ -380,6 +387,14 @@ func (s *systemd) stopOnce(ctx context.Context, l *link, unit string, kill time.
 			due.Reset(0)
 		}
 	}
+}
+
+// reasonToKill says why a unit is killed.
+func reasonToKill(left string, due time.Time) string {
+	if time.Now().Before(due) {
+		return "systemd has stopped it, and " + left
+	}
+	return "its time to stop is over"
 }
 
 // left tells what there still is of a unit; nothing once it is stopped for
