@@ -48,6 +48,7 @@ type fakeUnit struct {
 	leaves                bool          // processes, when it is stopped
 	immortal              bool          // SIGKILL does not end it
 	restarts              bool          // Restart=always
+	limited               bool          // it has been started too often
 	starts                int
 
 	job int // the newest
@@ -239,7 +240,9 @@ func (p fakePID1) ResetFailedUnit(name string) *dbus.Error {
 	if p.h.denied {
 		return denial()
 	}
-	if u := p.h.units[name]; u.Active == "failed" {
+	u := p.h.units[name]
+	u.limited = false
+	if u.Active == "failed" {
 		u.Active, u.Sub, u.Result = "inactive", "dead", "success"
 	}
 	return nil
@@ -338,6 +341,9 @@ func (u *fakeUnit) up(h *fakeHost) (string, time.Duration) {
 	switch {
 	case !u.Met:
 		return "done", 0
+	case u.limited:
+		u.Active, u.Sub, u.Result = "failed", "failed", "start-limit-hit"
+		return "failed", 0
 	case u.startFails != "":
 		u.Active, u.Sub, u.Result = "failed", "failed", "exit-code"
 		return u.startFails, 0

@@ -153,24 +153,32 @@ func (s *systemd) start(ctx context.Context, l *link, unit string, t *sdk.Transi
 		return view{}, err
 	}
 	sdk.Progress(ctx, -1, "starting %s", unit)
-	if err := l.resetFailed(ctx, unit); errors.Is(err, errDenied) {
-		return view{}, fmt.Errorf("start %s: %w", unit, err)
+	result, v, err := s.startOnce(ctx, l, unit)
+	if err == nil && v.Result == "start-limit-hit" {
+		// It has been started too often lately, for which roles may be to blame.
+		// Asked for only now: each permission costs a round trip to polkitd.
+		if err = l.resetFailed(ctx, unit); err == nil {
+			result, v, err = s.startOnce(ctx, l, unit)
+		}
 	}
-	result, err := l.run(ctx, "StartUnit", unit)
-	if err != nil {
-		return view{}, fmt.Errorf("start %s: %w", unit, err)
-	}
-	l.forget()
-	v, err := l.look(ctx, unit)
 	switch {
 	case err != nil:
-		return v, err
+		return v, fmt.Errorf("start %s: %w", unit, err)
 	case v.active() && result == "done":
 		return v, nil
 	case !v.Met && v.Active == "inactive":
 		return v, fmt.Errorf("start %s: systemd skipped it: %s is not met", unit, v.unmet(s.allowPath(unit)))
 	}
 	return v, fmt.Errorf("start %s: its job ended as %s, and it is %s; see journalctl -u %s", unit, result, v.how(), unit)
+}
+
+func (s *systemd) startOnce(ctx context.Context, l *link, unit string) (result string, v view, err error) {
+	if result, err = l.run(ctx, "StartUnit", unit); err != nil {
+		return "", view{}, err
+	}
+	l.forget()
+	v, err = l.look(ctx, unit)
+	return result, v, err
 }
 
 // undone makes the failure of the first start one that has changed nothing, if

@@ -140,6 +140,14 @@ func TestStartsThatFail(t *testing.T) {
 	}
 }
 
+func TestUnitThatWasStartedTooOftenStarts(t *testing.T) {
+	h := newFakeHost(t)
+	h.unit("a.service", func(u *fakeUnit) { u.limited = true })
+	s := h.plugin([]string{"a.service"})
+	s.must(s.promote(7))
+	h.asked("start a.service", "start a.service")
+}
+
 func TestUnitThatTellsWhenItIsReadyNeedsNotSettle(t *testing.T) {
 	h := newFakeHost(t)
 	h.unit("a.service")
