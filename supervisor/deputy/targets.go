@@ -72,13 +72,14 @@ func (t *seat) keepUnits(told context.Context) func() {
 		return func() {}
 	}
 	k := unitKeeper{bus: t.e.a.bus, service: t.name, log: t.log}
+	targets := t.targets()
 	ctx, end := context.WithCancelCause(context.Background())
 	var keeper sync.WaitGroup
 	keeper.Go(func() {
 		var last sdk.Role
 		for s := range t.member.Watch(ctx) {
 			if s.Role != last && told.Err() == nil {
-				k.follow(s.Role)
+				k.follow(s.Role, targets)
 				last = s.Role
 			}
 		}
@@ -87,9 +88,21 @@ func (t *seat) keepUnits(told context.Context) func() {
 		end(errEnded)
 		keeper.Wait()
 		if note, err := t.dir.Load(); err == nil && !note.Keep {
-			k.follow("")
+			k.follow("", targets)
 		}
 	}
+}
+
+// targets are the role targets among the plugins.
+func (t *seat) targets() *systemd.Targets {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.plugins {
+		if targets, ok := p.(targetsPlugin); ok {
+			return targets.Targets
+		}
+	}
+	return nil
 }
 
 // A unitKeeper starts and stops the units that come and go with a role.
@@ -104,7 +117,7 @@ type unitKeeper struct {
 const unitTime = 2 * time.Second
 
 // follow asks for what a role needs; "" is that the service ends here.
-func (k *unitKeeper) follow(role sdk.Role) {
+func (k *unitKeeper) follow(role sdk.Role, targets *systemd.Targets) {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), unitTime, fmt.Errorf("not within %s", unitTime))
 	defer cancel()
 	var err error
@@ -114,6 +127,7 @@ func (k *unitKeeper) follow(role sdk.Role) {
 	case sdk.RoleStandby, sdk.RoleCandidate:
 		// Everything is demoted, so nothing needs the gate.
 		err = errors.Join(k.stop(ctx, systemd.Gate(k.service)), k.start(ctx, systemd.Standby(k.service)))
+		targets.Look(ctx)
 	case "":
 		err = k.stop(ctx, systemd.Gate(k.service))
 	}

@@ -175,6 +175,18 @@ func TestUnitOf(t *testing.T) {
 	}
 }
 
+func TestPathOf(t *testing.T) {
+	for name, want := range map[string]string{
+		"deputy-lease@orders-db.service": "deputy_2dlease_40orders_2ddb_2eservice",
+		"9.service":                      "_39_2eservice",
+		"a1_b.timer":                     "a1_5fb_2etimer",
+	} {
+		if got := string(pathOf(name)); got != "/org/freedesktop/systemd1/unit/"+want {
+			t.Errorf("%s: got %s, want …/%s", name, got, want)
+		}
+	}
+}
+
 func TestKillRestOfGroup(t *testing.T) {
 	dir := t.TempDir()
 	var pids []string

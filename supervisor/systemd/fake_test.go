@@ -234,9 +234,6 @@ func (p *fakePID1) method(m *dbus.Message) ([]any, error) {
 	case "AddMatch":
 		p.heard = strings.Contains(arg(0), "member='JobRemoved'")
 		return nil, nil
-	case "LoadUnit":
-		p.get(arg(0))
-		return []any{unitPath(arg(0))}, nil
 	case "GetAll":
 		return []any{p.properties(path)}, nil
 	case "Get":
@@ -279,9 +276,9 @@ func (p *fakePID1) method(m *dbus.Message) ([]any, error) {
 }
 
 func (p *fakePID1) properties(path dbus.ObjectPath) map[string]dbus.Variant {
-	all := map[string]dbus.Variant{}
+	all := map[string]dbus.Variant{"LoadState": dbus.MakeVariant("not-found"), "ActiveState": dbus.MakeVariant("inactive")}
 	for name, u := range p.units {
-		if unitPath(name) != path {
+		if pathOf(name) != path {
 			continue
 		}
 		all["LoadState"], all["ActiveState"], all["SubState"] = dbus.MakeVariant(u.load), dbus.MakeVariant(u.active), dbus.MakeVariant("")
@@ -295,10 +292,6 @@ func (p *fakePID1) properties(path dbus.ObjectPath) map[string]dbus.Variant {
 		all["Job"] = dbus.MakeVariant(job{u.job, jobPath(u.job)})
 	}
 	return all
-}
-
-func unitPath(name string) dbus.ObjectPath {
-	return dbus.ObjectPath(fmt.Sprintf("/org/freedesktop/systemd1/unit/%x", name))
 }
 
 func jobPath(id uint32) dbus.ObjectPath {

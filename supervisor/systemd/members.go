@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -45,18 +46,10 @@ func (t *Targets) wanted(target Unit) []string {
 // without end.
 const maxMembers = 256
 
-// members are the units that belong to a target, or to the gate where one is
-// given, with what stops along with them and what they trigger. The target
+// members are the units that belong to a target or a gate, with what stops along with them and what they trigger. The target
 // itself is not among them.
-func (t *Targets) members(ctx context.Context, target Unit, gate string) ([]string, error) {
-	found := append(t.wanted(target), along(target)...)
-	if gate != "" {
-		u, err := t.bus.Unit(ctx, gate)
-		if err != nil {
-			return nil, err
-		}
-		found = append(found, along(u)...)
-	}
+func (t *Targets) members(ctx context.Context, target, gate Unit) ([]string, error) {
+	found := slices.Concat(t.wanted(target), along(target), along(gate))
 	var members []string
 	for len(found) > 0 {
 		name := found[0]
@@ -81,11 +74,23 @@ func (t *Targets) members(ctx context.Context, target Unit, gate string) ([]stri
 // Members are the units that belong to the role of a primary, as far as PID 1
 // has loaded them.
 func (t *Targets) Members(ctx context.Context) ([]string, error) {
-	target, err := t.bus.Unit(ctx, Primary(t.service))
+	target, gate, err := t.both(ctx, Primary(t.service), Gate(t.service))
 	if err != nil {
 		return nil, err
 	}
-	return t.members(ctx, target, Gate(t.service))
+	return t.members(ctx, target, gate)
+}
+
+// both looks at a target and a gate, at the same time; no name is no gate.
+func (t *Targets) both(ctx context.Context, targetName, gateName string) (target, gate Unit, err error) {
+	var other error
+	var looking sync.WaitGroup
+	if gateName != "" {
+		looking.Go(func() { gate, other = t.bus.Unit(ctx, gateName) })
+	}
+	target, err = t.bus.Unit(ctx, targetName)
+	looking.Wait()
+	return target, gate, errors.Join(err, other)
 }
 
 // along are the units that stop along with a unit.
@@ -93,16 +98,19 @@ func along(u Unit) []string { return slices.Concat(u.PartOfIt, u.BoundToIt, u.Ne
 
 // takeDown stops a target with all that belongs to it, and returns how many
 // units were active, once each is seen to be down, without a process left. Kill
-// is when those that are not are killed; zero is never. Where no unit belongs to
-// the target nobody waits for it.
+// is when those that are not are killed; zero is never. Nobody waits for a target
+// that no unit belongs to.
 func (t *Targets) takeDown(ctx context.Context, name, gate string, kill time.Duration, progress func(string)) (active int, err error) {
-	target, err := t.bus.Unit(ctx, name)
+	target, held, err := t.both(ctx, name, gate)
 	if err != nil {
 		return 0, err
 	}
-	members, err := t.members(ctx, target, gate)
+	members, err := t.members(ctx, target, held)
 	if err != nil {
 		return 0, err
+	}
+	if len(members) == 0 && gate != "" {
+		return 0, nil // it ends with the gate, or when that of a standby starts
 	}
 	if !target.Stays() {
 		active++

@@ -31,7 +31,9 @@ type Targets struct {
 	runs   map[int]context.CancelCauseFunc // acts, for Kill
 	next   int
 	idle   chan struct{} // closed while no act runs
-	denied error         // why the target may not be started, though nothing belongs to it
+	denied error         // why the target may not be started
+	alone  bool          // nothing belongs to the target, as seen when nothing had to be fast
+	begun  bool          // the target was asked for since the last demotion
 	said   string        // what was logged last, to say it once
 }
 
@@ -135,25 +137,42 @@ func (t *Targets) Rank(context.Context, string, map[string]string) (map[string]s
 	return nil, fmt.Errorf("rank: %w", errors.ErrUnsupported)
 }
 
-// promote starts the units of a primary, and waits for them where there are any.
-func (t *Targets) promote(ctx context.Context, progress func(string)) (string, error) {
+// Look finds out whether there will be anything to wait for. What changes after
+// that is not waited for, and started all the same.
+func (t *Targets) Look(ctx context.Context) {
 	target, err := t.bus.Unit(ctx, Primary(t.service))
 	if err != nil {
-		return "", err
+		return // then it is found out when it counts
 	}
-	gate, err := t.bus.Unit(ctx, Gate(t.service))
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.alone = target.Stays() && len(t.wanted(target)) == 0
+}
+
+// promote starts the units of a primary, and waits for them where there are any.
+func (t *Targets) promote(ctx context.Context, progress func(string)) (string, error) {
+	t.mu.Lock()
+	alone := t.alone
+	t.alone = false
+	t.mu.Unlock()
+	if alone {
+		// Clients are served without it, so nobody waits: Check has it started.
+		// Whoever adopts the role finds nothing else to be done either.
+		return "no unit belongs to it", sdk.ErrAlready
+	}
+	target, gate, err := t.both(ctx, Primary(t.service), Gate(t.service))
 	if err != nil {
 		return "", err
 	}
 	wanted := t.wanted(target)
 	switch {
 	case target.Up() && gate.Up():
+		t.note(true)
 		return "active", sdk.ErrAlready
 	case len(wanted) == 0:
-		// Clients are served without it, so nobody waits: Check has it started.
-		// Whoever adopts the role finds nothing else to be done either.
 		return "no unit belongs to it", sdk.ErrAlready
 	}
+	t.note(true)
 	t.clear(ctx, progress)
 	progress("starts " + strings.Join(wanted, ", "))
 	for _, name := range wanted {
@@ -182,6 +201,13 @@ func (t *Targets) promote(ctx context.Context, progress func(string)) (string, e
 	return "", nil
 }
 
+// note keeps whether the target was asked for.
+func (t *Targets) note(begun bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.begun = begun
+}
+
 // demote takes down the units of a primary and proves it.
 func (t *Targets) demote(ctx context.Context, a sdk.Transition, progress func(string)) (string, error) {
 	var kill time.Duration
@@ -192,6 +218,7 @@ func (t *Targets) demote(ctx context.Context, a sdk.Transition, progress func(st
 	default:
 		kill = max(a.Timeout/2, time.Millisecond)
 	}
+	t.note(false)
 	active, err := t.takeDown(ctx, Primary(t.service), Gate(t.service), kill, progress)
 	switch {
 	case err != nil:
@@ -215,17 +242,13 @@ func (t *Targets) clear(ctx context.Context, progress func(string)) {
 
 const clearTime = 10 * time.Second
 
-// Check tells a primary whether its units are still held up. A target that no
-// unit belongs to is started where it is down, and costs nobody the role.
+// Check tells a primary whether its units are still held up. A target that
+// nobody waited for is started; one that no unit belongs to costs nobody the role.
 func (t *Targets) Check(ctx context.Context, role sdk.Role, _ sdk.Term) (sdk.Health, error) {
 	if role != sdk.RolePrimary {
 		return sdk.Health{Fit: true}, nil
 	}
-	target, err := t.bus.Unit(ctx, Primary(t.service))
-	if err != nil {
-		return t.unseen(ctx, err), nil
-	}
-	gate, err := t.bus.Unit(ctx, Gate(t.service))
+	target, gate, err := t.both(ctx, Primary(t.service), Gate(t.service))
 	if err != nil {
 		return t.unseen(ctx, err), nil
 	}
@@ -233,8 +256,11 @@ func (t *Targets) Check(ctx context.Context, role sdk.Role, _ sdk.Term) (sdk.Hea
 		if u.Up() || u.Job != "" {
 			continue
 		}
-		if len(t.wanted(target)) == 0 {
-			return t.startNothing(ctx), nil
+		t.mu.Lock()
+		begun := t.begun
+		t.mu.Unlock()
+		if !begun || len(t.wanted(target)) == 0 {
+			return t.start(ctx), nil
 		}
 		return sdk.Health{Detail: fmt.Sprintf("%s is %s", u.Name, u.Active)}, nil
 	}
@@ -253,9 +279,9 @@ func (t *Targets) unseen(ctx context.Context, err error) sdk.Health {
 	return sdk.Health{Fit: true, Detail: err.Error()}
 }
 
-// startNothing starts a target that no unit belongs to, and with it the gate. It
+// start starts the target, and with it the gate, and does not wait for it. It
 // does not ask again where that is denied.
-func (t *Targets) startNothing(ctx context.Context) sdk.Health {
+func (t *Targets) start(ctx context.Context) sdk.Health {
 	t.mu.Lock()
 	denied := t.denied
 	t.mu.Unlock()
@@ -264,6 +290,7 @@ func (t *Targets) startNothing(ctx context.Context) sdk.Health {
 	}
 	err := t.cure(t.bus.Queue(ctx, Primary(t.service)))
 	if err == nil {
+		t.note(true)
 		return sdk.Health{Fit: true}
 	}
 	if errors.Is(err, ErrDenied) {

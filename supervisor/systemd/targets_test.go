@@ -50,6 +50,11 @@ func TestTargetsWaitForTheirMembers(t *testing.T) {
 	if h, err := targets.Check(t.Context(), sdk.RolePrimary, 1); !h.Fit || err != nil {
 		t.Errorf("check: %+v, %v", h, err)
 	}
+	p.unit(primary, func(u *fakeUnit) { u.active = "inactive" })
+	if h, _ := targets.Check(t.Context(), sdk.RolePrimary, 1); h.Fit || !strings.Contains(h.Detail, primary+" is inactive") {
+		t.Errorf("check of a primary without its target: %+v", h)
+	}
+	p.unit(primary, func(u *fakeUnit) { u.active = "active" })
 	p.unit("report.service", func(u *fakeUnit) { u.active = "active" }) // triggered in the meantime
 
 	r = targets.Do(t.Context(), act(sdk.Demote, sdk.Planned, 20*time.Second), nil)
@@ -66,9 +71,6 @@ func TestTargetsWaitForTheirMembers(t *testing.T) {
 	}
 	if r := targets.Do(t.Context(), act(sdk.Demote, sdk.Planned, 20*time.Second), nil); r.Outcome != sdk.OutcomeAlready {
 		t.Errorf("demote again: %+v", r)
-	}
-	if h, _ := targets.Check(t.Context(), sdk.RolePrimary, 1); h.Fit || !strings.Contains(h.Detail, primary+" is inactive") {
-		t.Errorf("check of a primary without its target: %+v", h)
 	}
 	if h, _ := targets.Check(t.Context(), sdk.RoleStandby, 1); !h.Fit {
 		t.Errorf("check of a standby: %+v", h)
@@ -91,8 +93,32 @@ func TestTargetsThatNothingBelongsToCostNothing(t *testing.T) {
 		}
 	}
 	eventually(t, func() bool { return p.active(primary) == "active" })
-	if r := targets.Do(t.Context(), act(sdk.Demote, sdk.Planned, 20*time.Second), nil); r.Outcome != sdk.OutcomeDone {
+	// It ends with the gate, which is not for a part to stop.
+	if r := targets.Do(t.Context(), act(sdk.Demote, sdk.Planned, 20*time.Second), nil); r.Outcome != sdk.OutcomeAlready {
 		t.Errorf("demote: %+v", r)
+	}
+	if calls := p.called(); !slices.Equal(calls, []string{"StartUnit " + primary}) {
+		t.Errorf("it did %q", calls)
+	}
+}
+
+func TestTargetsThatGotAMemberSinceTheyLooked(t *testing.T) {
+	p, targets := scene(t)
+	targets.Look(t.Context())
+	p.depends(primary, "Wants", "late.service")
+	if r := targets.Do(t.Context(), act(sdk.Promote, sdk.Planned, 20*time.Second), nil); r.Outcome != sdk.OutcomeAlready {
+		t.Errorf("promote: %+v", r)
+	}
+	if h, _ := targets.Check(t.Context(), sdk.RolePrimary, 1); !h.Fit {
+		t.Errorf("check: %+v", h)
+	}
+	eventually(t, func() bool { return p.active("late.service") == "active" && p.active(primary) == "active" })
+	p.unit(primary, func(u *fakeUnit) { u.active = "inactive" })
+	if h, _ := targets.Check(t.Context(), sdk.RolePrimary, 1); h.Fit {
+		t.Errorf("check after it was there and is not any more: %+v", h)
+	}
+	if r := targets.Do(t.Context(), act(sdk.Demote, sdk.Planned, 20*time.Second), nil); r.Outcome != sdk.OutcomeDone || p.active("late.service") != "inactive" {
+		t.Errorf("demote: %+v, and the member is %s", r, p.active("late.service"))
 	}
 }
 

@@ -45,16 +45,8 @@ func (b *Bus) Unit(ctx context.Context, name string) (Unit, error) {
 	if err != nil {
 		return u, fmt.Errorf("look at %s: %w", name, err)
 	}
-	call := l.call(ctx, busPath, rootInterface+".LoadUnit", name)
-	var at dbus.ObjectPath
-	if err = call.Err; err == nil {
-		err = call.Store(&at)
-	}
-	if err != nil {
-		return u, fmt.Errorf("look at %s: %w", name, err)
-	}
 	var all map[string]dbus.Variant
-	call = l.call(ctx, at, getAll, unitInterface)
+	call := l.call(ctx, pathOf(name), getAll, unitInterface)
 	if err = call.Err; err == nil {
 		err = call.Store(&all)
 	}
@@ -79,6 +71,21 @@ func (b *Bus) Unit(ctx context.Context, name string) (Unit, error) {
 		return u, fmt.Errorf("look at the job of %s: %w", name, err)
 	}
 	return u, nil
+}
+
+// pathOf is where a unit is on the bus: bytes that are no letter or digit are
+// written as _ and two hex digits, so is a digit at the beginning.
+func pathOf(name string) dbus.ObjectPath {
+	var b strings.Builder
+	for i, c := range []byte(name) {
+		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
+		if letter || i > 0 && '0' <= c && c <= '9' {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "_%02x", c)
+		}
+	}
+	return busPath + "/unit/" + dbus.ObjectPath(b.String())
 }
 
 // jobType is the type of the job that a unit's property names; empty when it
