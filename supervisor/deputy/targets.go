@@ -134,7 +134,7 @@ func (k *unitKeeper) follow(role sdk.Role, targets *systemd.Targets) {
 	if errors.Is(err, systemd.ErrDenied) {
 		err = fmt.Errorf("%w: is polkitd installed?", err)
 	}
-	if err != nil && err.Error() != k.said {
+	if err != nil && !errors.Is(err, systemd.ErrGoingDown) && err.Error() != k.said {
 		k.said = err.Error()
 		k.log.Warn("units that go with the role do not follow it, so nothing may demote behind this supervisor", "cause", err)
 	}

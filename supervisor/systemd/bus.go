@@ -34,6 +34,8 @@ var (
 	ErrNoBus = errors.New("systemd cannot be reached over D-Bus")
 	// ErrNoUnit tells that there is no such unit.
 	ErrNoUnit = errors.New("there is no such unit")
+	// ErrGoingDown tells that PID 1 starts nothing any more.
+	ErrGoingDown = errors.New("this machine goes down")
 )
 
 // The bounds of what PID 1 does in milliseconds. One that does not answer at
@@ -252,6 +254,8 @@ func meaning(err error) error {
 	case "org.freedesktop.DBus.Error.AccessDenied", "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired",
 		"org.freedesktop.DBus.Error.AuthFailed":
 		return fmt.Errorf("%w: %w", ErrDenied, answer)
+	case busName + ".TransactionIsDestructive":
+		return fmt.Errorf("%w: %w", ErrGoingDown, answer)
 	case busName + ".NoSuchUnit", busName + ".LoadFailed":
 		return fmt.Errorf("%w: %w", ErrNoUnit, answer)
 	case "org.freedesktop.DBus.Error.NoReply", "org.freedesktop.DBus.Error.Disconnected",

@@ -86,6 +86,10 @@ func TestJobsThatFail(t *testing.T) {
 	if err := b.Start(soon(t), "mine.service"); !errors.Is(err, ErrDenied) {
 		t.Errorf("denied: %v", err)
 	}
+	p.unit("late.service", func(u *fakeUnit) { u.leaving = true })
+	if err := b.Queue(soon(t), "late.service"); !errors.Is(err, ErrGoingDown) {
+		t.Errorf("while the machine goes down: %v", err)
+	}
 	p.unit("none.service", func(u *fakeUnit) { u.load = "not-found" })
 	if err := b.Start(soon(t), "none.service"); !errors.Is(err, ErrNoUnit) {
 		t.Errorf("start what is not there: %v", err)

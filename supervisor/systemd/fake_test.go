@@ -46,6 +46,7 @@ type fakeUnit struct {
 	spared  int                 // processes that a stop leaves, until they are killed
 	denied  bool                // for this user
 	result  string              // of a start; empty is done
+	leaving bool                // another job must not be disturbed
 	job     uint32
 	jobType string
 }
@@ -223,6 +224,8 @@ func (p *fakePID1) method(m *dbus.Message) ([]any, error) {
 		switch {
 		case u.denied:
 			return fakeError{"org.freedesktop.DBus.Error.InteractiveAuthorizationRequired", "Interactive authentication required."}
+		case u.leaving:
+			return fakeError{"org.freedesktop.systemd1.TransactionIsDestructive", "Transaction is destructive."}
 		case u.load == "not-found":
 			return fakeError{"org.freedesktop.systemd1.NoSuchUnit", "Unit " + name + " not found."}
 		}
