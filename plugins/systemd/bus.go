@@ -32,11 +32,7 @@ const (
 	dialTime  = 2 * time.Second
 	warmEvery = 30 * time.Second
 
-	// dbus-daemon lets a connection wait for 128 answers at a time
-	// (max_replies_per_connection), and a read is up to 23 calls.
-	readsAtOnce = 4
-
-	viewAge = 2 * time.Second // what was read is read again then, whatever was told
+	viewAge = 5 * time.Second // what was read is read again then, whatever was told
 )
 
 // errLost is a connection that was lost in the middle of something.
@@ -65,8 +61,7 @@ func newBus(at place, service string, log *slog.Logger) *bus {
 type link struct {
 	*bus
 	conn    *dbus.Conn
-	private bool          // to systemd itself
-	reading chan struct{} // held by those who read
+	private bool // to systemd itself
 
 	// guarded by the bus's mu
 	paths   map[string]dbus.ObjectPath // of units
@@ -115,7 +110,7 @@ func (b *bus) dial(ctx context.Context, address string) (*link, error) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	l := &link{
-		bus: b, conn: conn, private: address == privateBus, reading: make(chan struct{}, readsAtOnce),
+		bus: b, conn: conn, private: address == privateBus,
 		paths: map[string]dbus.ObjectPath{}, views: map[dbus.ObjectPath]view{}, results: map[dbus.ObjectPath]string{},
 		permits: map[string]bool{},
 	}

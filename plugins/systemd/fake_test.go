@@ -165,18 +165,15 @@ type fakeProps struct {
 	u *fakeUnit
 }
 
-// Get returns one.
-func (p fakeProps) Get(_, name string) (dbus.Variant, *dbus.Error) {
+// GetAll returns all.
+func (p fakeProps) GetAll(string) (map[string]dbus.Variant, *dbus.Error) {
 	p.h.mu.Lock()
 	defer p.h.mu.Unlock()
-	for _, all := range [][]property{p.u.state(), p.u.definition()} {
-		for _, one := range all {
-			if one.name == name {
-				return variant(one.into), nil
-			}
-		}
+	all := map[string]dbus.Variant{}
+	for _, one := range p.u.read() {
+		all[one.name] = variant(one.into)
 	}
-	return dbus.Variant{}, dbus.MakeFailedError(fmt.Errorf("no property %s", name))
+	return all, nil
 }
 
 func variant(into any) dbus.Variant {
@@ -190,7 +187,7 @@ func variant(into any) dbus.Variant {
 	case *[]string:
 		return dbus.MakeVariant(*v)
 	case *[]condition:
-		return dbus.MakeVariant(*v)
+		return dbus.MakeVariant(slices.Clone(*v)) // sent once nothing is locked any more
 	case *struct{ Name, Message string }:
 		return dbus.MakeVariant(*v)
 	case *struct {

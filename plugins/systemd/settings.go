@@ -19,6 +19,11 @@ type settings struct {
 	Guard       bool          `toml:"guard" doc:"nothing but deputy starts the units, by the drop-in that deputy enable writes; without it only units are taken that nothing else is known to start" default:"true"`
 }
 
+// maxUnits is how many units one part may have. They stop at once, and
+// dbus-daemon lets a connection wait for 128 answers at a time
+// (max_replies_per_connection).
+const maxUnits = 32
+
 // A unitName is read from a text.
 type unitName string
 
@@ -46,6 +51,9 @@ func (u *unitName) UnmarshalText(text []byte) error {
 // Validate tells what is wrong with the whole.
 func (s *settings) Validate() error {
 	var wrong []error
+	if len(s.Units) > maxUnits {
+		wrong = append(wrong, &sdk.KeyError{Key: "units", Err: fmt.Errorf("are %d, and %d is the most", len(s.Units), maxUnits)})
+	}
 	seen := map[unitName]bool{}
 	for i, u := range s.Units {
 		if seen[u] {

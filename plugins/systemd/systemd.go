@@ -77,35 +77,10 @@ func (s *systemd) Promote(ctx context.Context, t *sdk.Transition) error {
 	if err != nil {
 		return sdk.Unchanged(err)
 	}
-	var faults, wrong []error
-	var missing, strange []string
-	for _, unit := range s.names() {
-		v, err := l.look(ctx, unit)
-		if err != nil {
-			wrong = append(wrong, err)
-			continue
-		}
-		faults = append(faults, s.faults(unit, &v))
-		term, has := s.allowed(unit)
-		ours := has && term == t.Term
-		if !ours || !v.active() || v.empty() {
-			missing = append(missing, unit)
-		}
-		if !ours {
-			left, err := s.left(ctx, l, unit)
-			if left != "" {
-				strange = append(strange, unit)
-			}
-			wrong = append(wrong, err)
-		}
-	}
-	strange = append(strange, s.leftover()...)
-	if err := errors.Join(wrong...); err != nil {
-		return sdk.Unchanged(err)
-	}
-	switch err := errors.Join(faults...); {
+	missing, strange, err := s.survey(ctx, l, t)
+	switch {
 	case err != nil:
-		return sdk.Refuse(err)
+		return err
 	case len(missing) == 0 && len(strange) == 0:
 		return fmt.Errorf("%s: %w", s, sdk.ErrAlready)
 	}
@@ -123,7 +98,7 @@ func (s *systemd) Promote(ctx context.Context, t *sdk.Transition) error {
 	var started []startedUnit
 	for _, unit := range missing {
 		v, err := s.start(ctx, l, unit, t)
-		if err != nil && len(started) == 0 && len(missing) == len(s.Units) {
+		if err != nil && len(started) == 0 && len(strange) == 0 && len(missing) == len(s.Units) {
 			return s.undone(ctx, l, unit, err)
 		}
 		if err != nil {
@@ -136,6 +111,40 @@ func (s *systemd) Promote(ctx context.Context, t *sdk.Transition) error {
 	}
 	sdk.Note(ctx, "%s", s)
 	return nil
+}
+
+// survey returns which units are to be started, and which are to be stopped
+// before, because they run without leave for this term. An error is that of an
+// act that has changed nothing.
+func (s *systemd) survey(ctx context.Context, l *link, t *sdk.Transition) (missing, strange []string, err error) {
+	var faults, wrong []error
+	for _, unit := range s.names() {
+		v, err := l.see(ctx, unit)
+		if err != nil {
+			wrong = append(wrong, err)
+			continue
+		}
+		faults = append(faults, s.faults(unit, &v))
+		term, has := s.allowed(unit)
+		ours := has && term == t.Term
+		if !ours || !v.active() || v.empty() {
+			missing = append(missing, unit)
+		}
+		if !ours {
+			left, err := s.leftOf(unit, &v)
+			if left != "" {
+				strange = append(strange, unit)
+			}
+			wrong = append(wrong, err)
+		}
+	}
+	if err := errors.Join(wrong...); err != nil {
+		return nil, nil, sdk.Unchanged(err)
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, nil, sdk.Refuse(err)
+	}
+	return missing, append(strange, s.leftover()...), nil
 }
 
 // A startedUnit is one that was seen active.
@@ -176,8 +185,7 @@ func (s *systemd) startOnce(ctx context.Context, l *link, unit string) (result s
 	if result, err = l.run(ctx, "StartUnit", unit); err != nil {
 		return "", view{}, err
 	}
-	l.forget()
-	v, err = l.look(ctx, unit)
+	v, err = l.see(ctx, unit)
 	return result, v, err
 }
 
@@ -412,6 +420,11 @@ func (s *systemd) left(ctx context.Context, l *link, unit string) (string, error
 	if err != nil {
 		return "", err
 	}
+	return s.leftOf(unit, &v)
+}
+
+// leftOf is left for what was seen.
+func (s *systemd) leftOf(unit string, v *view) (string, error) {
 	group := v.Group
 	if group == "" {
 		group = groupOf(v.Slice, unit)

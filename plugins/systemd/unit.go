@@ -57,44 +57,37 @@ type condition struct {
 
 // A property is one that is read into something.
 type property struct {
-	iface, name string
-	into        any
+	name string
+	into any
 }
 
-const serviceObject = "org.freedesktop.systemd1.Service"
-
-// state are the properties that change as a unit runs.
-func (v *view) state() []property {
+// read are the properties that are read into it.
+func (v *view) read() []property {
 	return []property{
-		{unitObject, "ActiveState", &v.Active},
-		{unitObject, "SubState", &v.Sub},
-		{unitObject, "Job", &v.Job},
-		{unitObject, "InvocationID", &v.Invocation},
-		{unitObject, "ConditionResult", &v.Met},
-		{unitObject, "Conditions", &v.Conditions},
-		{unitObject, "FreezerState", &v.Freezer},
-		{serviceObject, "Result", &v.Result},
-		{serviceObject, "ControlGroup", &v.Group},
-		{serviceObject, "Slice", &v.Slice},
-	}
-}
+		{"ActiveState", &v.Active},
+		{"SubState", &v.Sub},
+		{"Job", &v.Job},
+		{"InvocationID", &v.Invocation},
+		{"ConditionResult", &v.Met},
+		{"Conditions", &v.Conditions},
+		{"FreezerState", &v.Freezer},
+		{"Result", &v.Result},
+		{"ControlGroup", &v.Group},
+		{"Slice", &v.Slice},
 
-// definition are the properties that its files set.
-func (v *view) definition() []property {
-	return []property{
-		{unitObject, "LoadState", &v.Load},
-		{unitObject, "LoadError", &v.LoadError},
-		{unitObject, "RefuseManualStart", &v.NoStart},
-		{unitObject, "RefuseManualStop", &v.NoStop},
-		{unitObject, "NeedDaemonReload", &v.Old},
-		{unitObject, "UnitFileState", &v.FileState},
-		{unitObject, "TriggeredBy", &v.TriggeredBy},
-		{unitObject, "WantedBy", &v.WantedBy},
-		{unitObject, "RequiredBy", &v.RequiredBy},
-		{serviceObject, "Type", &v.Kind},
-		{serviceObject, "KillMode", &v.KillMode},
-		{serviceObject, "SendSIGKILL", &v.SendSIGKILL},
-		{serviceObject, "RemainAfterExit", &v.Remains},
+		{"LoadState", &v.Load},
+		{"LoadError", &v.LoadError},
+		{"RefuseManualStart", &v.NoStart},
+		{"RefuseManualStop", &v.NoStop},
+		{"NeedDaemonReload", &v.Old},
+		{"UnitFileState", &v.FileState},
+		{"TriggeredBy", &v.TriggeredBy},
+		{"WantedBy", &v.WantedBy},
+		{"RequiredBy", &v.RequiredBy},
+		{"Type", &v.Kind},
+		{"KillMode", &v.KillMode},
+		{"SendSIGKILL", &v.SendSIGKILL},
+		{"RemainAfterExit", &v.Remains},
 	}
 }
 
@@ -119,27 +112,42 @@ func (l *link) find(ctx context.Context, unit string) (dbus.ObjectPath, error) {
 	return at, nil
 }
 
-// look returns all about a unit: what was read before, where systemd would have
+// look returns how a unit is: as it was read before, where systemd would have
 // told of a change.
 func (l *link) look(ctx context.Context, unit string) (view, error) {
-	at, err := l.find(ctx, unit)
-	if err != nil {
-		return view{}, err
-	}
-	if err := l.beginReading(ctx, unit); err != nil {
-		return view{}, err
-	}
-	defer func() { <-l.reading }()
 	l.mu.Lock()
-	v, known := l.views[at]
-	changes := l.changes
+	v, known := l.views[l.paths[unit]]
 	l.mu.Unlock()
 	if known && time.Since(v.at) < viewAge {
 		return v, nil
 	}
-	v = view{at: time.Now()}
-	if err := l.read(ctx, unit, at, slices.Concat(v.state(), v.definition())); err != nil {
+	return l.see(ctx, unit)
+}
+
+// see returns how a unit is at this moment. All is read with one call: systemd
+// has not loaded a unit that does not run, and would read its files again for
+// each.
+func (l *link) see(ctx context.Context, unit string) (view, error) {
+	at, err := l.find(ctx, unit)
+	if err != nil {
 		return view{}, err
+	}
+	l.mu.Lock()
+	changes := l.changes
+	l.mu.Unlock()
+	v := view{at: time.Now()}
+	var values map[string]dbus.Variant
+	if err := l.conn.Object(pid1Name, at).CallWithContext(ctx, properties+".GetAll", 0, "").Store(&values); err != nil {
+		return view{}, fmt.Errorf("look at %s: %w", unit, l.told(ctx, unit, err))
+	}
+	for _, p := range v.read() {
+		value, told := values[p.name]
+		if !told {
+			return view{}, fmt.Errorf("look at %s: systemd does not tell %s", unit, p.name)
+		}
+		if err := dbus.Store([]any{value.Value()}, p.into); err != nil {
+			return view{}, fmt.Errorf("look at %s: %s: %w", unit, p.name, err)
+		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -147,59 +155,6 @@ func (l *link) look(ctx context.Context, unit string) (view, error) {
 		l.views[at] = v
 	}
 	return v, nil
-}
-
-// forget has everything read anew.
-func (l *link) forget() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	clear(l.views)
-}
-
-// see returns how a unit is at this moment.
-func (l *link) see(ctx context.Context, unit string) (view, error) {
-	at, err := l.find(ctx, unit)
-	if err != nil {
-		return view{}, err
-	}
-	if err := l.beginReading(ctx, unit); err != nil {
-		return view{}, err
-	}
-	defer func() { <-l.reading }()
-	v := view{at: time.Now()}
-	err = l.read(ctx, unit, at, v.state())
-	return v, err
-}
-
-// beginReading waits until few enough read.
-func (l *link) beginReading(ctx context.Context, unit string) error {
-	select {
-	case l.reading <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("look at %s: %w", unit, context.Cause(ctx))
-	}
-}
-
-// read reads properties, all asked for at once.
-func (l *link) read(ctx context.Context, unit string, at dbus.ObjectPath, all []property) error {
-	object := l.conn.Object(pid1Name, at)
-	calls := make([]*dbus.Call, len(all))
-	for i, p := range all {
-		calls[i] = object.GoWithContext(ctx, properties+".Get", 0, make(chan *dbus.Call, 1), p.iface, p.name)
-	}
-	for i, p := range all {
-		call := <-calls[i].Done
-		var value dbus.Variant
-		err := call.Store(&value)
-		if err == nil {
-			err = dbus.Store([]any{value.Value()}, p.into)
-		}
-		if err != nil {
-			return fmt.Errorf("read %s of %s: %w", p.name, unit, l.told(ctx, unit, err))
-		}
-	}
-	return nil
 }
 
 // active reports whether the unit runs as it should.
