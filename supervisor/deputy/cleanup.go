@@ -256,7 +256,8 @@ func (c *cleaner) hold(ctx context.Context) (*rundir.Dir, error) {
 		switch pid := c.sight.Holder(); {
 		case cleans(pid):
 		case !c.behind:
-			return nil, fmt.Errorf("its supervisor lives: %w", err)
+			c.log.Info("left as it is", "cause", "its supervisor lives, and sees to it")
+			return nil, nil //nolint:nilnil // there is nothing to do
 		default:
 			note, damaged := c.sight.Note()
 			if v, _ := c.judge(note, damaged, c.ttl(), c.clock.Now()); v != demote {
