@@ -69,6 +69,7 @@ Before=deputy@orders.service
 [Service]
 ExecStart=/usr/local/bin/answer %d
 Restart=always
+Nice=-20
 [Install]
 WantedBy=multi-user.target
 `
@@ -243,6 +244,23 @@ func (h *host) awaitOff(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("wait until %s is off: %w", h.name, context.Cause(ctx))
 	}
+}
+
+// freeze stops the host's first process and all that is in deputy's slice, or
+// lets them go on.
+func (h *host) freeze(stop bool) error {
+	v2, _, err := cgroupMounts()
+	if err != nil {
+		return err
+	}
+	found, err := filepath.Glob(filepath.Join(v2[0], h.cgroup, "*", "deputy.slice", "cgroup.freeze"))
+	if err != nil || len(found) != 1 {
+		return fmt.Errorf("freeze %s: %d cgroups for deputy, want one: %w", h.name, len(found), err)
+	}
+	if !stop {
+		return errors.Join(os.WriteFile(found[0], []byte("0"), 0), unix.Kill(h.init, unix.SIGCONT))
+	}
+	return errors.Join(unix.Kill(h.init, unix.SIGSTOP), os.WriteFile(found[0], []byte("1"), 0))
 }
 
 // run runs a program on the host as its root and returns what it prints.

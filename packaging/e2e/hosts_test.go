@@ -35,6 +35,7 @@ func scenarios() []scenario {
 		{"kill", killSupervisor},
 		{"restart", restart},
 		{"freeze", freeze},
+		{"freeze-host", freezeHost},
 		{"reload", reload},
 		{"wrong-definition", wrongDefinition},
 		{"upgrade", upgrade},
@@ -85,6 +86,9 @@ func TestHosts(t *testing.T) {
 				if ok {
 					continue
 				}
+				if t.Context().Err() != nil {
+					t.FailNow()
+				}
 				// What failed may have left anything behind.
 				if err := l.reset(t.Context()); err != nil {
 					t.Fatal(err)
@@ -115,7 +119,7 @@ func (l *lab) play(t *testing.T, what scenario) {
 		for _, o := range l.probe.Overlaps(s.began) {
 			t.Errorf("two at once: %s", o)
 		}
-		if t.Failed() {
+		if t.Failed() || os.Getenv("DEPUTY_E2E_TELL") != "" {
 			s.tell(since)
 		}
 	}()
@@ -133,7 +137,7 @@ func (s *scene) tell(since time.Time) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	for _, h := range s.hosts {
-		s.Logf("journal of %s:\n%s", h.name, s.journal(ctx, h, since, 60))
+		s.Logf("journal of %s:\n%s", h.name, s.journal(ctx, h, since, 80))
 	}
 }
 

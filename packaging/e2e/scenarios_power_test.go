@@ -1,12 +1,13 @@
 package e2e
 
 import (
+	"errors"
 	"strings"
 	"time"
 )
 
-// handedOver is far below what a host takes whose role has to expire.
-const handedOver = time.Second
+// handedOver is less than it takes when the role has to expire.
+const handedOver = 2 * time.Second
 
 // poweroff shuts the primary down by a command.
 func poweroff(args ...string) func(s *scene) {
@@ -16,7 +17,7 @@ func poweroff(args ...string) func(s *scene) {
 			from, _ := s.primary()
 			s.shutDown(what, from, args...)
 		}
-		s.bound(what, 0, handedOver)
+		s.bound(what+silent, 0, handedOver)
 	}
 }
 
@@ -48,7 +49,7 @@ func poweroffAlone(s *scene) {
 		s.kept("logind goes", from, uint64(before.Term), began)
 		s.shutDown(what, from, "systemctl", "start", "--no-block", "poweroff.target")
 	}
-	s.bound(what, 0, handedOver)
+	s.bound(what+silent, 0, handedOver)
 }
 
 // reboot boots the primary again.
@@ -68,7 +69,7 @@ func reboot(s *scene) {
 		s.moved(before)
 		s.outage("reboot", began)
 	}
-	s.bound("reboot", 0, handedOver)
+	s.bound("reboot"+silent, 0, handedOver)
 }
 
 // The power of the primary fails.
@@ -87,5 +88,31 @@ func losePower(s *scene) {
 		s.primary()
 	}
 	// The lease has to expire; then vip looks for another holder.
-	s.bound("power loss", ttl+200*time.Millisecond, ttl+time.Second)
+	s.bound("power loss"+silent, ttl+200*time.Millisecond, ttl+time.Second)
+}
+
+// Everything of deputy on the primary is frozen, and systemd with it: nothing
+// but the kernel is left to silence the address. When it goes on, it is late.
+func freezeHost(s *scene) {
+	const what = "supervisor, plugins, gate and systemd frozen"
+	for range runs() {
+		from, before := s.primary()
+		began := now()
+		if err := from.freeze(true); err != nil {
+			s.Fatal(err)
+		}
+		frozen := now()
+		_, err := s.until(s.ctx, before.Term, s.isServed)
+		longest := s.probe.LastAsked(from.name) - frozen
+		if err := errors.Join(err, from.freeze(false)); err != nil {
+			s.Fatal(err)
+		}
+		s.outage(what, began)
+		s.figures.add(s.systemd, what+": the last answer of the old primary after", longest)
+		if longest > ttl*95/100 {
+			s.Errorf("%s answered for %s after it was frozen, want at most 0.95 of the ttl", from.name, longest)
+		}
+		s.primary()
+	}
+	s.bound(what+silent, 0, ttl+time.Second)
 }

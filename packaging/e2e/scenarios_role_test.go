@@ -86,12 +86,9 @@ func (s *scene) only(h *host, unit string) {
 	s.Helper()
 	await(s.T, 5*time.Second, unit+" runs on "+h.name+" alone", func() bool {
 		for _, o := range s.hosts {
-			want := "inactive"
-			if o == h {
-				want = "active"
-			}
 			for _, u := range []string{unit, "deputy-primary@" + service + ".target", "deputy-lease@" + service + ".service"} {
-				if s.property(o, u, "ActiveState") != want {
+				state := s.property(o, u, "ActiveState")
+				if o == h && state != "active" || o != h && state != "inactive" && state != "failed" {
 					return false
 				}
 			}
@@ -115,17 +112,18 @@ func gateDemotes(s *scene) {
 	for range runs() {
 		from, before := s.primary()
 		gate := "deputy-lease@" + service + ".service"
-		if state := s.property(from, gate, "ActiveState"); state != "active" {
-			s.Fatalf("%s: the gate is %s, want active", from.name, state)
-		}
+		await(s.T, 5*time.Second, "the gate of "+from.name+" is active", func() bool {
+			return s.property(from, gate, "ActiveState") == "active"
+		})
 		// Neither the supervisor nor its clean-up can run any more.
 		s.ok(from, "sh", "-c", "mkdir -p /run/systemd/system/"+unit+".d && printf '[Service]\\nExecStart=\\nExecStart=/bin/false\\nExecStopPost=\\n' > /run/systemd/system/"+unit+".d/dead.conf && systemctl daemon-reload")
 		began := now()
 		s.ok(from, "kill", "-KILL", s.mainPID(from))
+		killed := now()
 		s.served(before)
 		s.outage("supervisor gone for good", began)
-		if last := s.probe.LastAsked(from.name); last-began > ttl {
-			s.Errorf("%s answered %s after its supervisor was killed, want at most %s", from.name, last-began, ttl)
+		if last := s.probe.LastAsked(from.name); last-killed > ttl*95/100 {
+			s.Errorf("%s answered for %s after its supervisor was killed, want at most 0.95 of the ttl", from.name, last-killed)
 		}
 		if s.hasAddress(from) {
 			s.Errorf("%s still has the address: the gate has not demoted", from.name)
@@ -136,7 +134,7 @@ func gateDemotes(s *scene) {
 		s.ok(from, "sh", "-c", "rm -r /run/systemd/system/"+unit+".d && systemctl daemon-reload && systemctl reset-failed "+unit+"; systemctl start "+unit)
 		s.primary()
 	}
-	s.bound("supervisor gone for good", 0, ttl+time.Second)
+	s.bound("supervisor gone for good"+silent, 0, ttl+time.Second)
 }
 
 // queueUnit is managed by deputy; it tells when it is ready.
@@ -197,9 +195,7 @@ func unitFails(s *scene) {
 			return err == nil
 		})
 	}
-	if median, worst := s.figures.of(s.systemd, what); median > 300*time.Millisecond {
-		s.Errorf("another host served after %s in the median, %s at worst, want at most 300 ms in the median", ms(median), ms(worst))
-	}
+	s.bound(what, 300*time.Millisecond, 0)
 	for _, h := range s.hosts {
 		s.ok(h, "deputy", "disable", "queue")
 		s.ok(h, "rm", "/etc/systemd/system/"+queue, "/etc/deputy/services.d/queue.toml")

