@@ -48,7 +48,7 @@ type fakeUnit struct {
 	leaves                bool          // processes, when it is stopped
 	immortal              bool          // SIGKILL does not end it
 	restarts              bool          // Restart=always
-	limited               bool          // it has been started too often
+	limited               string        // what a start ends as that is not even tried, as one too many lately; empty: it is tried
 	starts                int
 
 	job int // the newest
@@ -238,7 +238,7 @@ func (p fakePID1) ResetFailedUnit(name string) *dbus.Error {
 		return denial()
 	}
 	u := p.h.units[name]
-	u.limited = false
+	u.limited = ""
 	if u.Active == "failed" {
 		u.Active, u.Sub, u.Result = "inactive", "dead", "success"
 	}
@@ -338,10 +338,12 @@ func (u *fakeUnit) up(h *fakeHost) (string, time.Duration) {
 	switch {
 	case !u.Met:
 		return "done", 0
-	case u.limited:
-		u.Active, u.Sub, u.Result = "failed", "failed", "start-limit-hit"
-		return "failed", 0
+	case u.limited != "":
+		u.Active, u.Sub = "failed", "failed" // and the result is that of the last run
+		return u.limited, 0
 	case u.startFails != "":
+		u.starts++
+		u.Invocation = fmt.Append(nil, u.starts)
 		u.Active, u.Sub, u.Result = "failed", "failed", "exit-code"
 		return u.startFails, 0
 	}

@@ -162,10 +162,16 @@ func (s *systemd) start(ctx context.Context, l *link, unit string, t *sdk.Transi
 		return view{}, err
 	}
 	sdk.Progress(ctx, -1, "starting %s", unit)
+	before, err := l.look(ctx, unit)
+	if err != nil {
+		return view{}, fmt.Errorf("start %s: %w", unit, err)
+	}
 	result, v, err := s.startOnce(ctx, l, unit)
-	if err == nil && v.Result == "start-limit-hit" {
-		// It has been started too often lately, for which roles may be to blame.
-		// Asked for only now: each permission costs a round trip to polkitd.
+	if err == nil && (result == "failed" || result == "frozen") && bytes.Equal(v.Invocation, before.Invocation) {
+		// Systemd has not even tried: it was started too often lately
+		// (StartLimitBurst=), for which roles may be to blame, or it was killed
+		// while it was frozen, of which systemd 257 does not let go. Asked for
+		// only now: each permission costs a round trip to polkitd.
 		if err = l.resetFailed(ctx, unit); err == nil {
 			result, v, err = s.startOnce(ctx, l, unit)
 		}
