@@ -339,6 +339,10 @@ func (c *cleaner) demote(ctx context.Context, dir *rundir.Dir, term sdk.Term) er
 			}
 			return nil
 		}
+		select { // what is in the way may pass
+		case <-time.After(time.Duration(try) * 100 * time.Millisecond):
+		case <-ctx.Done():
+		}
 	}
 	err = errors.New("not proven demoted: see above; the next supervisor tries again: put it right, then start it")
 	if was.OnDemoteFailure == supervisor.Reboot {

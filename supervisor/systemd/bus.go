@@ -19,7 +19,8 @@ const (
 	busPath       = dbus.ObjectPath("/org/freedesktop/systemd1")
 	rootInterface = busName + ".Manager"
 	unitInterface = busName + ".Unit"
-	getAll        = "org.freedesktop.DBus.Properties.GetAll"
+
+	propertiesInterface = "org.freedesktop.DBus.Properties"
 
 	systemBus  = "unix:path=/run/dbus/system_bus_socket"
 	privateBus = "unix:path=/run/systemd/private" // PID 1's own socket, for root alone
@@ -36,6 +37,8 @@ var (
 	ErrNoUnit = errors.New("there is no such unit")
 	// ErrGoingDown tells that PID 1 starts nothing any more.
 	ErrGoingDown = errors.New("this machine goes down")
+	// errTaken tells that PID 1 has been asked for what a start would undo.
+	errTaken = errors.New("another job is in the way")
 )
 
 // The bounds of what PID 1 does in milliseconds. One that does not answer at
@@ -128,8 +131,9 @@ type line struct {
 
 	mu      sync.Mutex
 	waiting map[dbus.ObjectPath][]chan string
-	asking  int                        // callers that do not know the name of their job yet
-	early   map[dbus.ObjectPath]string // jobs that ended meanwhile
+	watched map[dbus.ObjectPath][]*func() // what to call when that unit has changed
+	asking  int                           // callers that do not know the name of their job yet
+	early   map[dbus.ObjectPath]string    // jobs that ended meanwhile
 }
 
 // dial connects to one address.
@@ -145,7 +149,7 @@ func dial(ctx context.Context, address string) (*line, error) {
 	}
 	l := &line{
 		conn: conn, signals: make(chan *dbus.Signal, 64), over: make(chan struct{}),
-		waiting: map[dbus.ObjectPath][]chan string{}, early: map[dbus.ObjectPath]string{},
+		waiting: map[dbus.ObjectPath][]chan string{}, watched: map[dbus.ObjectPath][]*func(){}, early: map[dbus.ObjectPath]string{},
 	}
 	conn.Signal(l.signals)
 	go l.read() // close waits for it
@@ -198,10 +202,18 @@ func (l *line) close() error {
 	return err
 }
 
-// read hands the results of jobs to those who wait for them.
+// read hands the results of jobs to those who wait for them, and tells who watches
+// a unit.
 func (l *line) read() {
 	defer close(l.over)
 	for s := range l.signals { // closed with the connection
+		if s.Name == propertiesInterface+".PropertiesChanged" {
+			l.mu.Lock()
+			for _, changed := range l.watched[s.Path] {
+				(*changed)()
+			}
+			l.mu.Unlock()
+		}
 		if s.Name != rootInterface+".JobRemoved" || len(s.Body) < 4 {
 			continue
 		}
@@ -255,7 +267,7 @@ func meaning(err error) error {
 		"org.freedesktop.DBus.Error.AuthFailed":
 		return fmt.Errorf("%w: %w", ErrDenied, answer)
 	case busName + ".TransactionIsDestructive":
-		return fmt.Errorf("%w: %w", ErrGoingDown, answer)
+		return fmt.Errorf("%w: %w", errTaken, answer)
 	case busName + ".NoSuchUnit", busName + ".LoadFailed":
 		return fmt.Errorf("%w: %w", ErrNoUnit, answer)
 	case "org.freedesktop.DBus.Error.NoReply", "org.freedesktop.DBus.Error.Disconnected",
@@ -326,12 +338,15 @@ func (b *Bus) QueueStop(ctx context.Context, unit string) error {
 }
 
 func (b *Bus) job(ctx context.Context, verb, unit string, wait bool) error {
-	method := map[string]string{"start": "StartUnit", "stop": "StopUnit"}[verb]
 	l, err := b.open(ctx)
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", verb, unit, err)
 	}
-	result, forget, err := l.ask(ctx, method, unit, "replace")
+	ask := l.askStop
+	if verb == "start" {
+		ask = l.askStart
+	}
+	result, forget, err := ask(ctx, unit)
 	defer forget()
 	if errors.Is(err, ErrNoUnit) && verb == "stop" {
 		return nil // what is not there does not run
@@ -353,6 +368,42 @@ func (b *Bus) job(ctx context.Context, verb, unit string, wait bool) error {
 	case <-l.over:
 		return fmt.Errorf("%s %s: %w: the connection broke while its job ran", verb, unit, ErrNoBus)
 	}
+}
+
+// takenTime is between two tries of a start that is in the way of another job.
+const takenTime = 20 * time.Millisecond
+
+func (l *line) askStop(ctx context.Context, unit string) (result <-chan string, forget func(), err error) {
+	return l.ask(ctx, "StopUnit", unit, "replace")
+}
+
+// askStart asks for a start that undoes no other job: what is being stopped is
+// waited for. Told to replace jobs, PID 1 would cancel the one by which the
+// machine goes down, and leave it half down, unless that was asked for as
+// irreversible, as `systemctl start poweroff.target` does not.
+func (l *line) askStart(ctx context.Context, unit string) (result <-chan string, forget func(), err error) {
+	for {
+		result, forget, err = l.ask(ctx, "StartUnit", unit, "fail")
+		if !errors.Is(err, errTaken) {
+			return result, forget, err
+		}
+		if l.isGoingDown(ctx) {
+			return result, forget, fmt.Errorf("%w: %w", ErrGoingDown, err)
+		}
+		select {
+		case <-time.After(takenTime):
+			forget()
+		case <-ctx.Done():
+			return result, forget, fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		}
+	}
+}
+
+// isGoingDown reports whether the machine shuts down.
+func (l *line) isGoingDown(ctx context.Context) bool {
+	var state dbus.Variant
+	call := l.call(ctx, busPath, "org.freedesktop.DBus.Properties.Get", rootInterface, "SystemState")
+	return call.Err == nil && call.Store(&state) == nil && state.Value() == "stopping"
 }
 
 // Kill sends a signal to all processes of a unit. None being there is no error.

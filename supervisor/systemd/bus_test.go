@@ -86,7 +86,11 @@ func TestJobsThatFail(t *testing.T) {
 	if err := b.Start(soon(t), "mine.service"); !errors.Is(err, ErrDenied) {
 		t.Errorf("denied: %v", err)
 	}
-	p.unit("late.service", func(u *fakeUnit) { u.leaving = true })
+	p.unit("late.service", func(u *fakeUnit) { u.leaving = 2 })
+	if err := b.Start(soon(t), "late.service"); err != nil {
+		t.Errorf("while another job is in the way: %v, want it waited for", err)
+	}
+	p.unit("late.service", func(u *fakeUnit) { u.leaving, p.state = 1, "stopping" })
 	if err := b.Queue(soon(t), "late.service"); !errors.Is(err, ErrGoingDown) {
 		t.Errorf("while the machine goes down: %v", err)
 	}

@@ -27,14 +27,16 @@ type fakePID1 struct {
 	listener net.Listener
 	running  sync.WaitGroup
 
-	mu       sync.Mutex
-	units    map[string]*fakeUnit
-	lines    map[*fakeLine]bool
-	jobs     uint32
-	heard    bool // somebody wants to hear of jobs, as a bus has to be told
-	calls    []string
-	deaf     bool // takes calls, and answers none
-	accepted int
+	mu         sync.Mutex
+	units      map[string]*fakeUnit
+	lines      map[*fakeLine]bool
+	jobs       uint32
+	state      string // of the whole system
+	heard      bool   // somebody wants to hear of jobs, as a bus has to be told
+	calls      []string
+	subscribed bool
+	deaf       bool // takes calls, and answers none
+	accepted   int
 }
 
 type fakeUnit struct {
@@ -46,7 +48,7 @@ type fakeUnit struct {
 	spared  int                 // processes that a stop leaves, until they are killed
 	denied  bool                // for this user
 	result  string              // of a start; empty is done
-	leaving bool                // another job must not be disturbed
+	leaving int                 // so many starts are in the way of another job
 	job     uint32
 	jobType string
 }
@@ -224,7 +226,8 @@ func (p *fakePID1) method(m *dbus.Message) ([]any, error) {
 		switch {
 		case u.denied:
 			return fakeError{"org.freedesktop.DBus.Error.InteractiveAuthorizationRequired", "Interactive authentication required."}
-		case u.leaving:
+		case u.leaving > 0 && member == "StartUnit" && m.Body[1] == "fail":
+			u.leaving--
 			return fakeError{"org.freedesktop.systemd1.TransactionIsDestructive", "Transaction is destructive."}
 		case u.load == "not-found":
 			return fakeError{"org.freedesktop.systemd1.NoSuchUnit", "Unit " + name + " not found."}
@@ -235,11 +238,20 @@ func (p *fakePID1) method(m *dbus.Message) ([]any, error) {
 	case "Hello":
 		return []any{":1.1"}, nil
 	case "AddMatch":
-		p.heard = strings.Contains(arg(0), "member='JobRemoved'")
+		p.heard = p.heard || strings.Contains(arg(0), "member='JobRemoved'")
+		return nil, nil
+	case "Subscribe":
+		if p.subscribed {
+			return nil, fakeError{"org.freedesktop.systemd1.AlreadySubscribed", "Already subscribed."}
+		}
+		p.subscribed = true
 		return nil, nil
 	case "GetAll":
 		return []any{p.properties(path)}, nil
 	case "Get":
+		if arg(1) == "SystemState" {
+			return []any{dbus.MakeVariant(p.state)}, nil
+		}
 		for _, u := range p.units {
 			if u.job != 0 && jobPath(u.job) == path {
 				return []any{dbus.MakeVariant(u.jobType)}, nil
@@ -388,6 +400,18 @@ func (p *fakePID1) end(name string, id uint32, active, result string) {
 	u := p.get(name)
 	u.active, u.job, u.jobType = active, 0, ""
 	p.emit(name, id, result)
+	p.changed(name)
+}
+
+// changed tells that a unit has changed, to all who have subscribed.
+func (p *fakePID1) changed(name string) {
+	for l := range p.lines {
+		if p.subscribed {
+			l.send(&dbus.Message{Type: dbus.TypeSignal, Body: []any{unitInterface, map[string]dbus.Variant{}, []string{}}, Headers: map[dbus.HeaderField]dbus.Variant{
+				dbus.FieldPath: dbus.MakeVariant(pathOf(name)), dbus.FieldInterface: dbus.MakeVariant(propertiesInterface), dbus.FieldMember: dbus.MakeVariant("PropertiesChanged"),
+			}})
+		}
+	}
 }
 
 func (p *fakePID1) emit(name string, id uint32, result string) {

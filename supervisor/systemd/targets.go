@@ -37,7 +37,10 @@ type Targets struct {
 	said   string        // what was logged last, to say it once
 }
 
-var _ supervisor.Plugin = (*Targets)(nil)
+var (
+	_ supervisor.Plugin  = (*Targets)(nil)
+	_ supervisor.Watcher = (*Targets)(nil)
+)
 
 // NewTargets returns the role targets of a service.
 func NewTargets(bus *Bus, service string, log *slog.Logger) *Targets {
@@ -50,7 +53,7 @@ func NewTargets(bus *Bus, service string, log *slog.Logger) *Targets {
 func (t *Targets) Describe() supervisor.Description {
 	return supervisor.Description{
 		Name:         "targets",
-		Capabilities: []sdk.Capability{sdk.CanPromote, sdk.CanDemote, sdk.CanCheck},
+		Capabilities: []sdk.Capability{sdk.CanPromote, sdk.CanDemote, sdk.CanCheck, sdk.CanWatch},
 	}
 }
 
@@ -242,6 +245,12 @@ func (t *Targets) clear(ctx context.Context, progress func(string)) {
 
 const clearTime = 10 * time.Second
 
+// Watch tells when gate or target have changed.
+func (t *Targets) Watch(ctx context.Context, changed func()) error {
+	t.bus.Watch(ctx, changed, Gate(t.service), Primary(t.service))
+	return nil
+}
+
 // Check tells a primary whether its units are still held up. A target that
 // nobody waited for is started; one that no unit belongs to costs nobody the role.
 func (t *Targets) Check(ctx context.Context, role sdk.Role, _ sdk.Term) (sdk.Health, error) {
@@ -253,7 +262,7 @@ func (t *Targets) Check(ctx context.Context, role sdk.Role, _ sdk.Term) (sdk.Hea
 		return t.unseen(ctx, err), nil
 	}
 	for _, u := range []Unit{gate, target} {
-		if u.Up() || u.Job != "" {
+		if u.Job != "stop" && (u.Up() || u.Job != "") {
 			continue
 		}
 		t.mu.Lock()
@@ -262,7 +271,7 @@ func (t *Targets) Check(ctx context.Context, role sdk.Role, _ sdk.Term) (sdk.Hea
 		if !begun || len(t.wanted(target)) == 0 {
 			return t.start(ctx), nil
 		}
-		return sdk.Health{Detail: fmt.Sprintf("%s is %s", u.Name, u.Active)}, nil
+		return sdk.Health{Detail: fmt.Sprintf("%s is %s", u.Name, u.Active), Certain: true}, nil
 	}
 	t.isNews("active")
 	return sdk.Health{Fit: true}, nil

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -225,6 +226,43 @@ func TestTargetsOfAUserWithoutRights(t *testing.T) {
 	if slices.Contains(p.called(), "StopUnit parser.service") || p.active("parser.service") != "inactive" {
 		t.Errorf("one that stops by itself is asked: %v", p.called())
 	}
+}
+
+func TestTargetsTellAtOnceThatTheyAreDown(t *testing.T) {
+	p, targets := scene(t, "parser.service")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	changes := make(chan struct{}, 1)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		if err := targets.Watch(ctx, func() {
+			select {
+			case changes <- struct{}{}:
+			default:
+			}
+		}); err != nil {
+			t.Error(err)
+		}
+	})
+	defer watching.Wait()
+	defer cancel(nil)
+	unfit := func() bool {
+		select {
+		case <-changes:
+			h, err := targets.Check(t.Context(), sdk.RolePrimary, 1)
+			return !h.Fit && h.Certain && err == nil
+		default:
+			return false
+		}
+	}
+	if r := targets.Do(t.Context(), act(sdk.Promote, sdk.Planned, 20*time.Second), nil); !r.Outcome.OK() {
+		t.Fatalf("promote: %+v", r)
+	}
+	if err := p.bus().Stop(soon(t), gate); err != nil { // somebody else does
+		t.Fatal(err)
+	}
+	eventually(t, unfit)
+	p.drop() // and after the connection broke it tells again
+	eventually(t, unfit)
 }
 
 func TestTargetsTakeUnitsOfAStandbyDown(t *testing.T) {

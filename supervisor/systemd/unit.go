@@ -46,7 +46,7 @@ func (b *Bus) Unit(ctx context.Context, name string) (Unit, error) {
 		return u, fmt.Errorf("look at %s: %w", name, err)
 	}
 	var all map[string]dbus.Variant
-	call := l.call(ctx, pathOf(name), getAll, unitInterface)
+	call := l.call(ctx, pathOf(name), propertiesInterface+".GetAll", unitInterface)
 	if err = call.Err; err == nil {
 		err = call.Store(&all)
 	}
@@ -97,7 +97,7 @@ func (l *line) jobType(ctx context.Context, property dbus.Variant) (string, erro
 		return "", nil
 	}
 	var is dbus.Variant
-	call := l.call(ctx, at, "org.freedesktop.DBus.Properties.Get", busName+".Job", "JobType")
+	call := l.call(ctx, at, propertiesInterface+".Get", busName+".Job", "JobType")
 	if answer := (dbus.Error{}); errors.As(call.Err, &answer) && !errors.Is(call.Err, ErrNoBus) {
 		return "", nil
 	}
