@@ -39,7 +39,8 @@ type engine struct {
 
 	pid1    pid1
 	mu      sync.Mutex
-	watched []*seat // all that there are, from the moment they are
+	watched []*seat     // all that there are, from the moment they are
+	counted atomic.Bool // there will be no more
 
 	process control.Process
 	program string                  // the path of this program
@@ -132,6 +133,7 @@ func (e *engine) rescue(names []string, services []supervisor.Service) {
 
 // abort ends an engine that has no records yet.
 func (e *engine) abort() {
+	e.count()
 	e.leaving.Wait()
 	e.pid1.hush()
 	e.clock.Close()
@@ -151,6 +153,7 @@ func (e *engine) take(services []supervisor.Service) error {
 		seats = append(seats, seat)
 		pace(i)
 	}
+	e.count()
 	late := time.NewTimer(takeTime)
 	defer late.Stop()
 	for _, s := range seats {

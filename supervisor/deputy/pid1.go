@@ -76,6 +76,12 @@ func (e *engine) watch(t *seat) {
 	e.watched = append(e.watched, t)
 }
 
+// count says that all seats are there.
+func (e *engine) count() {
+	e.counted.Store(true)
+	e.pid1.herald.Poke()
+}
+
 // watchedSeats are the seats that there are by now.
 func (e *engine) watchedSeats() []*seat {
 	e.mu.Lock()
@@ -83,9 +89,14 @@ func (e *engine) watchedSeats() []*seat {
 	return append([]*seat(nil), e.watched...)
 }
 
-// leash is the shortest of all seats.
+// leash is the shortest of all seats. Until there are all of them nothing is
+// known of it, and no sign of life is sent: a program that takes over must not be
+// given more time than the one before it had.
 func (e *engine) leash() supervisor.Leash {
 	var l supervisor.Leash
+	if !e.counted.Load() {
+		l.Until = 1
+	}
 	for _, t := range e.watchedSeats() {
 		l = l.Shorter(t.leash())
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/deputy-ha/deputy/sdk"
 	"github.com/deputy-ha/deputy/supervisor"
+	"github.com/deputy-ha/deputy/supervisor/systemd"
 )
 
 func TestStatusLine(t *testing.T) {
@@ -75,5 +76,37 @@ func TestLeashOfALeftover(t *testing.T) {
 	l.late = true
 	if got := l.leash(timing); got != (supervisor.Leash{Silence: timing.Watchdog}) {
 		t.Errorf("late: %+v", got)
+	}
+}
+
+// Before all seats are there a process is not said to live; then the one that has
+// the least time counts.
+func TestLeashOfAProcess(t *testing.T) {
+	e := &engine{pid1: pid1{herald: systemd.NewHerald(nil, true, nil, nil)}}
+	timing := supervisor.NewTiming(3 * time.Second)
+	left := func(sent sdk.Instant) *seat {
+		l := newLeftover(1)
+		l.at = sent.Add(timing.Lost)
+		return &seat{ttl: timing.TTL, past: l}
+	}
+	e.watch(&seat{ttl: timing.TTL})
+	if got := e.leash(); got.Until != 1 {
+		t.Errorf("with seats to come: %+v", got)
+	}
+	early := left(sdk.Instant(time.Hour))
+	e.watch(left(sdk.Instant(2 * time.Hour)))
+	e.watch(early)
+	e.count()
+	if got, want := e.leash(), early.leash(); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	early.over.Store(true)
+	if got, want := e.leash(), left(sdk.Instant(2*time.Hour)).leash(); got != want {
+		t.Errorf("without the first: got %+v, want %+v", got, want)
+	}
+	// A role that is kept for the next process has its instants until that is there.
+	early.kept.Store(int64(sdk.Instant(time.Minute).Add(timing.Until)))
+	if got := e.leash().Until; got != sdk.Instant(time.Minute).Add(timing.Lost+timing.Notice()) {
+		t.Errorf("with a role kept: %d", got)
 	}
 }

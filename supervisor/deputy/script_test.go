@@ -297,7 +297,12 @@ func upgrade(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	program := ts.MkAbs("bin/deputy")
 	ts.Check(os.MkdirAll(filepath.Dir(program), 0o755))
-	ts.Check(os.WriteFile(program+".new", text, 0o755))
+	// A process that another script starts just now would have the file open for
+	// writing for a moment, and nobody could run it.
+	syscall.ForkLock.RLock()
+	err := os.WriteFile(program+".new", text, 0o755)
+	syscall.ForkLock.RUnlock()
+	ts.Check(err)
 	ts.Check(os.Rename(program+".new", program))
 }
 

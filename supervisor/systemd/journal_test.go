@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -276,6 +277,37 @@ func TestCatalog(t *testing.T) {
 	}
 	if !strings.Contains(source, `.Info("`+roleChanged+`"`) {
 		t.Errorf("nobody logs %q", roleChanged)
+	}
+}
+
+// journald's own program takes the catalog, and has each of its entries.
+func TestCatalogIsTaken(t *testing.T) {
+	journalctl, err := exec.LookPath("journalctl")
+	if err != nil {
+		t.Skip("needs journalctl")
+	}
+	b, err := os.ReadFile("../../packaging/systemd/deputy.catalog")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	source := filepath.Join(root, "usr/lib/systemd/catalog")
+	err = errors.Join(os.MkdirAll(source, 0o755), os.MkdirAll(filepath.Join(root, "var/lib/systemd/catalog"), 0o755),
+		os.WriteFile(filepath.Join(source, "deputy.catalog"), b, 0o644))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(journalctl, "--root="+root, "--update-catalog").CombinedOutput(); err != nil {
+		t.Fatalf("not taken: %v\n%s", err, out)
+	}
+	list, err := exec.Command(journalctl, "--root="+root, "--list-catalog").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range Events() {
+		if !strings.Contains(string(list), e.ID) {
+			t.Errorf("%s is not in what journalctl made of it:\n%s", e.Name, list)
+		}
 	}
 }
 
