@@ -50,7 +50,7 @@ endif
 e2e: lab ## long: faults on a real etcd cluster for FAULTS=10m, the demo, and real hosts with systemd, as root
 	CGO_ENABLED=$(if $(RACE),1,0) DEPUTY_FAULTS=$(FAULTS) $(GO) test $(RACE) -count=1 -vet=off -run FaultsOnEtcd -timeout 30m -v ./supervisor/etcd
 	bin/demo
-	DEPUTY_E2E=1 $(GO) test -count=1 -vet=off -timeout 40m -v ./packaging/e2e
+	DEPUTY_E2E=1 $(GO) test -count=1 -vet=off -timeout 4h -v ./packaging/e2e
 
 bench: lab ## how fast the role moves here: the figures of README.md; BENCH=-short for a glance
 	bin/demo bench $(BENCH)

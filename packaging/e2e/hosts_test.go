@@ -99,7 +99,7 @@ func TestHosts(t *testing.T) {
 }
 
 // sceneFor is longer than any scenario takes.
-const sceneFor = 4 * time.Minute
+func sceneFor() time.Duration { return time.Duration(1+runs()) * time.Minute }
 
 // A scene is a scenario that is being played.
 type scene struct {
@@ -111,7 +111,7 @@ type scene struct {
 
 // play plays a scenario, and shows what hosts and prober saw when it fails.
 func (l *lab) play(t *testing.T, what scenario) {
-	ctx, cancel := context.WithTimeoutCause(t.Context(), sceneFor, fmt.Errorf("the scenario took longer than %s", sceneFor))
+	ctx, cancel := context.WithTimeoutCause(t.Context(), sceneFor(), fmt.Errorf("the scenario took longer than %s", sceneFor()))
 	defer cancel()
 	s := &scene{T: t, lab: l, ctx: ctx, began: now()}
 	since := time.Now()

@@ -109,32 +109,46 @@ func (s *scene) monotonic(h *host, unit, property string) time.Duration {
 
 // Behind a supervisor that is killed and does not come back the gate demotes.
 func gateDemotes(s *scene) {
-	for range runs() {
-		from, before := s.primary()
-		gate := "deputy-lease@" + service + ".service"
-		await(s.T, 5*time.Second, "the gate of "+from.name+" is active", func() bool {
-			return s.property(from, gate, "ActiveState") == "active"
-		})
-		// Neither the supervisor nor its clean-up can run any more.
-		s.ok(from, "sh", "-c", "mkdir -p /run/systemd/system/"+unit+".d && printf '[Service]\\nExecStart=\\nExecStart=/bin/false\\nExecStopPost=\\n' > /run/systemd/system/"+unit+".d/dead.conf && systemctl daemon-reload")
-		began := now()
-		s.ok(from, "kill", "-KILL", s.mainPID(from))
-		killed := now()
-		s.served(before)
-		s.outage("supervisor gone for good", began)
-		if last := s.probe.LastAsked(from.name); last-killed > ttl*95/100 {
-			s.Errorf("%s answered for %s after its supervisor was killed, want at most 0.95 of the ttl", from.name, last-killed)
+	dropIn := "/run/systemd/system/" + unit + ".d"
+	for _, c := range []struct{ what, before, after string }{
+		{
+			"supervisor and clean-up fail for good",
+			"mkdir -p " + dropIn + " && printf '[Service]\\nExecStart=\\nExecStart=/bin/false\\nExecStopPost=\\n' >" + dropIn + "/dead.conf && systemctl daemon-reload",
+			"rm -r " + dropIn + " && systemctl daemon-reload",
+		},
+		{"program gone", "mv /usr/bin/deputy /usr/bin/deputy.gone", "mv /usr/bin/deputy.gone /usr/bin/deputy"},
+	} {
+		for range runs() {
+			s.lostSupervisor(c.what, c.before, c.after)
 		}
-		if s.hasAddress(from) {
-			s.Errorf("%s still has the address: the gate has not demoted", from.name)
-		}
-		if state := s.property(from, gate, "ActiveState"); state == "active" {
-			s.Errorf("%s: the gate lives on", from.name)
-		}
-		s.ok(from, "sh", "-c", "rm -r /run/systemd/system/"+unit+".d && systemctl daemon-reload && systemctl reset-failed "+unit+"; systemctl start "+unit)
-		s.primary()
+		s.bound(c.what+silent, 0, ttl+time.Second)
 	}
-	s.bound("supervisor gone for good"+silent, 0, ttl+time.Second)
+}
+
+// lostSupervisor kills the supervisor of the primary after a command that keeps
+// it from coming back, and undoes that in the end.
+func (s *scene) lostSupervisor(what, before, after string) {
+	s.Helper()
+	from, p := s.primary()
+	gate := "deputy-lease@" + service + ".service"
+	await(s.T, 5*time.Second, "the gate of "+from.name+" is active", func() bool {
+		return s.property(from, gate, "ActiveState") == "active"
+	})
+	pid := s.mainPID(from)
+	s.ok(from, "sh", "-c", before)
+	began := now()
+	s.ok(from, "kill", "-KILL", pid)
+	killed := now()
+	s.served(p)
+	s.outage(what, began)
+	if last := s.probe.LastAsked(from.name); last-killed > ttl*95/100 {
+		s.Errorf("%s: %s answered for %s after its supervisor was killed, want at most 0.95 of the ttl", what, from.name, last-killed)
+	}
+	await(s.T, 5*time.Second, what+": the gate of "+from.name+" has taken the address and ended", func() bool {
+		return !s.hasAddress(from) && s.property(from, gate, "ActiveState") != "active"
+	})
+	s.ok(from, "sh", "-c", after+" && systemctl reset-failed "+unit+"; systemctl start "+unit)
+	s.primary()
 }
 
 // queueUnit is managed by deputy; it tells when it is ready.

@@ -85,6 +85,9 @@ func status(s *scene) {
 		})
 		s.Logf("status of a candidate: %s", s.property(h, unit, "StatusText"))
 	}
+	if out := s.ok(from, "systemd-inhibit", "--list", "--no-legend", "--no-pager"); !strings.Contains(out, "deputy") {
+		s.Errorf("%s: nothing of deputy delays a shutdown: %s", from.name, out)
+	}
 	s.Logf("systemctl status of the primary:\n%s", s.ok(from, "systemctl", "status", "--no-pager", "-n", "0", unit))
 }
 
