@@ -24,7 +24,8 @@ func (a *app) runCommand() *cobra.Command {
 		Short: "Take part in the elections of services, and keep their roles on this node",
 		Long: "Take part in the elections of the named services, or of all that are defined here.\n\n" +
 			"SIGTERM and SIGINT hand over what this node leads and end the process once it is\n" +
-			"demoted. SIGHUP reads the definitions again, without a role change. A definition\n" +
+			"demoted; where systemd says that it restarts the unit the role is kept for the next\n" +
+			"process instead. SIGHUP reads the definitions again, without a role change. A definition\n" +
 			"that is wrong keeps only its own service from running, unless it was named.\n\n" +
 			"What an earlier process of a service has left primary here, because it crashed, is\n" +
 			"demoted even where the definition is wrong by now, or gone: by the one last in force.",
