@@ -71,15 +71,14 @@ func (t *seat) keepUnits(told context.Context) func() {
 	if !hasTargets(t.service) {
 		return func() {}
 	}
-	k := unitKeeper{bus: t.e.a.bus, service: t.name, log: t.log}
-	targets := t.targets()
+	k := unitKeeper{targets: t.targets(), role: func() sdk.Role { return t.member.Status().Role }, log: t.log}
 	ctx, end := context.WithCancelCause(context.Background())
 	var keeper sync.WaitGroup
 	keeper.Go(func() {
 		var last sdk.Role
 		for s := range t.member.Watch(ctx) {
 			if s.Role != last && told.Err() == nil {
-				k.follow(s.Role, targets)
+				k.follow(s.Role)
 				last = s.Role
 			}
 		}
@@ -88,7 +87,7 @@ func (t *seat) keepUnits(told context.Context) func() {
 		end(errEnded)
 		keeper.Wait()
 		if note, err := t.dir.Load(); err == nil && !note.Keep {
-			k.follow("", targets)
+			k.leave()
 		}
 	}
 }
@@ -107,8 +106,8 @@ func (t *seat) targets() *systemd.Targets {
 
 // A unitKeeper starts and stops the units that come and go with a role.
 type unitKeeper struct {
-	bus     *systemd.Bus
-	service string
+	targets *systemd.Targets
+	role    func() sdk.Role // of now
 	log     *slog.Logger
 	said    string
 }
@@ -116,44 +115,37 @@ type unitKeeper struct {
 // unitTime bounds what is asked of PID 1 here.
 const unitTime = 2 * time.Second
 
-// follow asks for what a role needs; "" is that the service ends here.
-func (k *unitKeeper) follow(role sdk.Role, targets *systemd.Targets) {
+// follow asks for what a role needs.
+func (k *unitKeeper) follow(role sdk.Role) {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), unitTime, fmt.Errorf("not within %s", unitTime))
 	defer cancel()
-	var err error
 	switch role {
 	case sdk.RolePromoting, sdk.RolePrimary:
-		err = k.bus.Queue(ctx, systemd.Gate(k.service))
+		k.tell(k.targets.StartGate(ctx))
 	case sdk.RoleStandby, sdk.RoleCandidate:
 		// Everything is demoted, so nothing needs the gate.
-		err = errors.Join(k.stop(ctx, systemd.Gate(k.service)), k.start(ctx, systemd.Standby(k.service)))
-		targets.Look(ctx)
-	case "":
-		err = k.stop(ctx, systemd.Gate(k.service))
+		k.tell(k.targets.Settle(ctx, func() bool {
+			now := k.role()
+			return now == sdk.RoleStandby || now == sdk.RoleCandidate
+		}))
 	}
+}
+
+// leave asks for what the end of the service needs.
+func (k *unitKeeper) leave() {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), unitTime, fmt.Errorf("not within %s", unitTime))
+	defer cancel()
+	k.tell(k.targets.StopGate(ctx))
+}
+
+// tell says what went wrong, once.
+func (k *unitKeeper) tell(err error) {
+	if err == nil || errors.Is(err, systemd.ErrGoingDown) || err.Error() == k.said {
+		return
+	}
+	k.said = err.Error()
 	if errors.Is(err, systemd.ErrDenied) {
 		err = fmt.Errorf("%w: is polkitd installed?", err)
 	}
-	if err != nil && !errors.Is(err, systemd.ErrGoingDown) && err.Error() != k.said {
-		k.said = err.Error()
-		k.log.Warn("units that go with the role do not follow it, so nothing may demote behind this supervisor", "cause", err)
-	}
-}
-
-// stop stops a unit that is active.
-func (k *unitKeeper) stop(ctx context.Context, name string) error {
-	u, err := k.bus.Unit(ctx, name)
-	if err != nil || u.Stays() {
-		return err
-	}
-	return k.bus.QueueStop(ctx, name)
-}
-
-// start starts a unit that is not active.
-func (k *unitKeeper) start(ctx context.Context, name string) error {
-	u, err := k.bus.Unit(ctx, name)
-	if err != nil || u.Up() {
-		return err
-	}
-	return k.bus.Queue(ctx, name)
+	k.log.Warn("units that go with the role do not follow it, so nothing may demote behind this supervisor", "cause", err)
 }

@@ -37,8 +37,8 @@ var (
 	ErrNoUnit = errors.New("there is no such unit")
 	// ErrGoingDown tells that PID 1 starts nothing any more.
 	ErrGoingDown = errors.New("this machine goes down")
-	// errTaken tells that PID 1 has been asked for what a start would undo.
-	errTaken = errors.New("another job is in the way")
+	// ErrTaken tells that PID 1 has been asked for what a start would undo.
+	ErrTaken = errors.New("another job is in the way")
 )
 
 // The bounds of what PID 1 does in milliseconds. One that does not answer at
@@ -267,7 +267,7 @@ func meaning(err error) error {
 		"org.freedesktop.DBus.Error.AuthFailed":
 		return fmt.Errorf("%w: %w", ErrDenied, answer)
 	case busName + ".TransactionIsDestructive":
-		return fmt.Errorf("%w: %w", errTaken, answer)
+		return fmt.Errorf("%w: %w", ErrTaken, answer)
 	case busName + ".NoSuchUnit", busName + ".LoadFailed":
 		return fmt.Errorf("%w: %w", ErrNoUnit, answer)
 	case "org.freedesktop.DBus.Error.NoReply", "org.freedesktop.DBus.Error.Disconnected",
@@ -332,6 +332,21 @@ func (b *Bus) Queue(ctx context.Context, unit string) error {
 	return b.job(ctx, "start", unit, false)
 }
 
+// Try asks for the start of a unit once, and does not wait for it. The error is
+// ErrTaken when another job is in the way, which Queue waits for.
+func (b *Bus) Try(ctx context.Context, unit string) error {
+	l, err := b.open(ctx)
+	if err == nil {
+		var forget func()
+		_, forget, err = l.askStartOnce(ctx, unit)
+		forget()
+	}
+	if err != nil {
+		return fmt.Errorf("start %s: %w", unit, err)
+	}
+	return nil
+}
+
 // QueueStop asks for the stop of a unit and does not wait for it.
 func (b *Bus) QueueStop(ctx context.Context, unit string) error {
 	return b.job(ctx, "stop", unit, false)
@@ -383,12 +398,9 @@ func (l *line) askStop(ctx context.Context, unit string) (result <-chan string, 
 // irreversible, as `systemctl start poweroff.target` does not.
 func (l *line) askStart(ctx context.Context, unit string) (result <-chan string, forget func(), err error) {
 	for {
-		result, forget, err = l.ask(ctx, "StartUnit", unit, "fail")
-		if !errors.Is(err, errTaken) {
+		result, forget, err = l.askStartOnce(ctx, unit)
+		if !errors.Is(err, ErrTaken) || errors.Is(err, ErrGoingDown) {
 			return result, forget, err
-		}
-		if l.isGoingDown(ctx) {
-			return result, forget, fmt.Errorf("%w: %w", ErrGoingDown, err)
 		}
 		select {
 		case <-time.After(takenTime):
@@ -397,6 +409,19 @@ func (l *line) askStart(ctx context.Context, unit string) (result <-chan string,
 			return result, forget, fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		}
 	}
+}
+
+// askStartOnce returns only when PID 1 has answered, or the connection is broken:
+// a start that is given up could come after the stop that follows it.
+func (l *line) askStartOnce(ctx context.Context, unit string) (result <-chan string, forget func(), err error) {
+	if ctx.Err() != nil {
+		return nil, func() {}, context.Cause(ctx)
+	}
+	result, forget, err = l.ask(context.WithoutCancel(ctx), "StartUnit", unit, "fail")
+	if errors.Is(err, ErrTaken) && l.isGoingDown(ctx) {
+		err = fmt.Errorf("%w: %w", ErrGoingDown, err)
+	}
+	return result, forget, err
 }
 
 // isGoingDown reports whether the machine shuts down.

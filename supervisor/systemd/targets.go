@@ -27,13 +27,16 @@ type Targets struct {
 	service string
 	log     *slog.Logger
 
+	turn chan struct{} // has a token while somebody asks for a start that has to fit the role
+
 	mu     sync.Mutex
 	runs   map[int]context.CancelCauseFunc // acts, for Kill
 	next   int
 	idle   chan struct{} // closed while no act runs
 	denied error         // why the target may not be started
 	alone  bool          // nothing belongs to the target, as seen when nothing had to be fast
-	begun  bool          // the target was asked for since the last demotion
+	serves bool          // promoted, and not demoted since
+	begun  bool          // the target was asked for since then
 	said   string        // what was logged last, to say it once
 }
 
@@ -44,7 +47,7 @@ var (
 
 // NewTargets returns the role targets of a service.
 func NewTargets(bus *Bus, service string, log *slog.Logger) *Targets {
-	t := &Targets{bus: bus, service: service, log: log, runs: map[int]context.CancelCauseFunc{}, idle: make(chan struct{})}
+	t := &Targets{bus: bus, service: service, log: log, turn: make(chan struct{}, 1), runs: map[int]context.CancelCauseFunc{}, idle: make(chan struct{})}
 	close(t.idle)
 	return t
 }
@@ -140,9 +143,9 @@ func (t *Targets) Rank(context.Context, string, map[string]string) (map[string]s
 	return nil, fmt.Errorf("rank: %w", errors.ErrUnsupported)
 }
 
-// Look finds out whether there will be anything to wait for. What changes after
+// look finds out whether there will be anything to wait for. What changes after
 // that is not waited for, and started all the same.
-func (t *Targets) Look(ctx context.Context) {
+func (t *Targets) look(ctx context.Context) {
 	target, err := t.bus.Unit(ctx, Primary(t.service))
 	if err != nil {
 		return // then it is found out when it counts
@@ -154,10 +157,17 @@ func (t *Targets) Look(ctx context.Context) {
 
 // promote starts the units of a primary, and waits for them where there are any.
 func (t *Targets) promote(ctx context.Context, progress func(string)) (string, error) {
-	t.mu.Lock()
-	alone := t.alone
-	t.alone = false
-	t.mu.Unlock()
+	var alone bool
+	err := t.inTurn(ctx, func() error { // what was asked for in another role is asked for no more
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		alone = t.alone
+		t.alone, t.serves, t.begun = false, true, false
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
 	if alone {
 		// Clients are served without it, so nobody waits: Check has it started.
 		// Whoever adopts the role finds nothing else to be done either.
@@ -170,12 +180,12 @@ func (t *Targets) promote(ctx context.Context, progress func(string)) (string, e
 	wanted := t.wanted(target)
 	switch {
 	case target.Up() && gate.Up():
-		t.note(true)
+		t.hasBegun()
 		return "active", sdk.ErrAlready
 	case len(wanted) == 0:
 		return "no unit belongs to it", sdk.ErrAlready
 	}
-	t.note(true)
+	t.hasBegun()
 	t.clear(ctx, progress)
 	progress("starts " + strings.Join(wanted, ", "))
 	for _, name := range wanted {
@@ -204,11 +214,65 @@ func (t *Targets) promote(ctx context.Context, progress func(string)) (string, e
 	return "", nil
 }
 
-// note keeps whether the target was asked for.
-func (t *Targets) note(begun bool) {
+// hasBegun keeps that the target was asked for.
+func (t *Targets) hasBegun() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.begun = begun
+	t.begun = true
+}
+
+// inTurn does something while nobody else asks for a start.
+func (t *Targets) inTurn(ctx context.Context, f func() error) error {
+	select {
+	case t.turn <- struct{}{}:
+		defer func() { <-t.turn }()
+		return f()
+	case <-ctx.Done():
+		return fmt.Errorf("wait for an answer of systemd: %w", context.Cause(ctx))
+	}
+}
+
+// Settle stops the gate and has the units of a standby started, as long as still
+// says that this node is one. It waits for neither.
+func (t *Targets) Settle(ctx context.Context, still func() bool) error {
+	during := func(f func() error) error {
+		return t.inTurn(ctx, func() error {
+			if !still() {
+				return nil
+			}
+			return f()
+		})
+	}
+	stopped := during(func() error { return t.StopGate(ctx) })
+	for {
+		err := during(func() error {
+			u, err := t.bus.Unit(ctx, Standby(t.service))
+			if err != nil || u.Up() {
+				return err
+			}
+			return t.bus.Try(ctx, u.Name)
+		})
+		if !errors.Is(err, ErrTaken) || errors.Is(err, ErrGoingDown) || ctx.Err() != nil {
+			t.look(ctx)
+			return errors.Join(stopped, err)
+		}
+		select {
+		case <-time.After(takenTime):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// StartGate has the gate started, and does not wait for it.
+func (t *Targets) StartGate(ctx context.Context) error { return t.bus.Queue(ctx, Gate(t.service)) }
+
+// StopGate has the gate stopped where it is active, and does not wait for it.
+func (t *Targets) StopGate(ctx context.Context) error {
+	u, err := t.bus.Unit(ctx, Gate(t.service))
+	if err != nil || u.Stays() {
+		return err
+	}
+	return t.bus.QueueStop(ctx, u.Name)
 }
 
 // demote takes down the units of a primary and proves it.
@@ -221,7 +285,15 @@ func (t *Targets) demote(ctx context.Context, a sdk.Transition, progress func(st
 	default:
 		kill = max(a.Timeout/2, time.Millisecond)
 	}
-	t.note(false)
+	err := t.inTurn(ctx, func() error { // no check starts anything any more
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.serves = false
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
 	active, err := t.takeDown(ctx, Primary(t.service), Gate(t.service), kill, progress)
 	switch {
 	case err != nil:
@@ -271,7 +343,11 @@ func (t *Targets) Check(ctx context.Context, role sdk.Role, _ sdk.Term) (sdk.Hea
 		if !begun || len(t.wanted(target)) == 0 {
 			return t.start(ctx), nil
 		}
-		return sdk.Health{Detail: fmt.Sprintf("%s is %s", u.Name, u.Active), Certain: true}, nil
+		state := u.Active
+		if u.Job == "stop" {
+			state = "being stopped"
+		}
+		return sdk.Health{Detail: u.Name + " is " + state, Certain: true}, nil
 	}
 	t.isNews("active")
 	return sdk.Health{Fit: true}, nil
@@ -297,10 +373,24 @@ func (t *Targets) start(ctx context.Context) sdk.Health {
 	if denied != nil {
 		return sdk.Health{Fit: true, Detail: denied.Error()}
 	}
-	err := t.cure(t.bus.Queue(ctx, Primary(t.service)))
-	if err == nil {
-		t.note(true)
+	err := t.inTurn(ctx, func() error {
+		t.mu.Lock()
+		serves := t.serves
+		t.mu.Unlock()
+		if !serves {
+			return nil
+		}
+		err := t.bus.Try(ctx, Primary(t.service))
+		if err == nil {
+			t.hasBegun()
+		}
+		return err
+	})
+	switch err = t.cure(err); {
+	case err == nil:
 		return sdk.Health{Fit: true}
+	case errors.Is(err, ErrTaken): // by the next check it is not
+		return sdk.Health{Fit: true, Detail: err.Error()}
 	}
 	if errors.Is(err, ErrDenied) {
 		t.mu.Lock()

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -103,9 +104,42 @@ func TestTargetsThatNothingBelongsToCostNothing(t *testing.T) {
 	}
 }
 
+func TestTargetsFollowTheRole(t *testing.T) {
+	p, targets := scene(t, "parser.service")
+	p.unit(gate, func(u *fakeUnit) { u.active = "active" })
+	// The role has moved on meanwhile: what fits the one before is not asked for.
+	if err := targets.Settle(t.Context(), func() bool { return false }); err != nil || len(p.called()) != 0 {
+		t.Errorf("settled in the wrong role: %v, %q", err, p.called())
+	}
+	if err := targets.Settle(t.Context(), func() bool { return true }); err != nil {
+		t.Errorf("settle: %v", err)
+	}
+	eventually(t, func() bool { return p.active(standby) == "active" && p.active(gate) == "inactive" })
+	// A check that comes late starts nothing any more.
+	if r := targets.Do(t.Context(), act(sdk.Demote, sdk.Planned, 20*time.Second), nil); !r.Outcome.OK() {
+		t.Errorf("demote: %+v", r)
+	}
+	before := len(p.called())
+	if h, err := targets.Check(t.Context(), sdk.RolePrimary, 1); !h.Fit || err != nil || len(p.called()) != before {
+		t.Errorf("check after the demotion: %+v, %v, %q", h, err, p.called()[before:])
+	}
+	// One whose start PID 1 has not answered yet is waited for.
+	p.unit(standby, func(u *fakeUnit) { u.leaving, u.active = 1000000, "inactive" })
+	var moved atomic.Bool
+	settled := make(chan error, 1)
+	go func() { settled <- targets.Settle(t.Context(), func() bool { return !moved.Load() }) }()
+	eventually(t, func() bool { return len(p.called()) > before+2 })
+	moved.Store(true)
+	if err := <-settled; err != nil {
+		t.Errorf("settle while another job is in the way: %v", err)
+	}
+}
+
 func TestTargetsThatGotAMemberSinceTheyLooked(t *testing.T) {
 	p, targets := scene(t)
-	targets.Look(t.Context())
+	if err := targets.Settle(t.Context(), func() bool { return false }); err != nil {
+		t.Fatal(err)
+	}
 	p.depends(primary, "Wants", "late.service")
 	if r := targets.Do(t.Context(), act(sdk.Promote, sdk.Planned, 20*time.Second), nil); r.Outcome != sdk.OutcomeAlready {
 		t.Errorf("promote: %+v", r)
