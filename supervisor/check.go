@@ -72,8 +72,9 @@ func (p *part) counts(on On) bool {
 
 // check asks a part for its health, for as long as ctx lasts.
 func (m *Member) check(ctx context.Context, p *part) {
-	var began time.Time
+	var began, due time.Time // of the phase, and the next check that nobody hurries
 	var during *phase
+	hurried := false
 	for ctx.Err() == nil {
 		m.mu.Lock()
 		ph, pokes, policy, plugin := m.phase, m.phase.pokes, p.def().Check, p.def().plugin
@@ -102,20 +103,26 @@ func (m *Member) check(ctx context.Context, p *part) {
 		if err != nil {
 			h = sdk.Health{Detail: err.Error()}
 		}
+		early := hurried && time.Now().Before(due)
+		if !early {
+			due = time.Now().Add(policy.Interval)
+		}
 		grace := ph.on == OnPrimary && time.Since(began) < policy.StartGrace
 		m.update(func() {
 			if m.phase == ph {
-				p.health.count(h, policy, grace)
+				p.health.count(h, policy, grace, early)
 				p.health.ballot = ballot
 			}
 		})
 
+		hurried = false
 		select {
 		case <-ph.done:
 		case <-pokes:
 		case <-ctx.Done():
 		case <-p.hurry:
-		case <-time.After(policy.Interval):
+			hurried = true
+		case <-time.After(time.Until(due)):
 		}
 	}
 }
@@ -148,11 +155,15 @@ func (m *Member) watch(ctx context.Context, p *part) {
 
 // count takes one answer in. The first answer of a phase decides at once;
 // later ones need fall failures or rise successes in a row, unless the plugin is
-// certain.
-func (h *health) count(a sdk.Health, policy CheckPolicy, grace bool) {
+// certain. One that comes early may turn the row, and is not another one in it:
+// a unit that restarts tells of each step, within milliseconds.
+func (h *health) count(a sdk.Health, policy CheckPolicy, grace, early bool) {
 	h.detail, h.at = a.Detail, time.Now()
 	if a.Position != "" {
 		h.position = a.Position
+	}
+	if early && !a.Certain && h.passed+h.failed > 0 && a.Fit == (h.passed > 0) {
+		return
 	}
 	if a.Fit {
 		h.passed, h.failed, h.ever = h.passed+1, 0, true

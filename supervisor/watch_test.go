@@ -30,21 +30,30 @@ func TestCertainFailureMovesTheRoleAtOnce(t *testing.T) {
 	})
 }
 
-func TestWatchedFailureThatIsNotCertainCountsOnce(t *testing.T) {
+func TestWatchedFailureThatIsNotCertainCountsAsOftenAsOneAsks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScene(t)
 		defer s.close()
 		db1 := watched(s)
 		unit := db1.parts["unit"]
-		unit.Healths(sdk.Health{Detail: "a.service restarts"}) // asked at once: the first of three
-		s.wait(100 * time.Millisecond)
+		restarting := func() {
+			for range 10 { // steps, each of which is told
+				unit.Healths(sdk.Health{Detail: "a.service restarts"})
+				s.wait(10 * time.Millisecond)
+			}
+		}
+		for range 20 { // and it is back each time
+			restarting()
+			unit.Healths(sdk.Health{Fit: true})
+			s.wait(200 * time.Millisecond)
+		}
 		db1.is(sdk.RolePrimary)
-		unit.Healths(sdk.Health{Fit: true}) // and so is this: it counts from the beginning again
-		s.wait(100 * time.Millisecond)
-		unit.Healths(sdk.Health{Detail: "a.service restarts"})
-		s.wait(1900 * time.Millisecond)
+		restarting() // it does not come back: three checks in a row say so
+		s.wait(700 * time.Millisecond)
 		db1.is(sdk.RolePrimary)
-		s.wait(400 * time.Millisecond)
+		for range 20 {
+			restarting() // which does not put them off
+		}
 		s.machine("db2").is(sdk.RolePrimary)
 		s.journal.NeverTwo(t)
 	})
