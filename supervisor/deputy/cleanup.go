@@ -323,7 +323,7 @@ func (c *cleaner) demote(ctx context.Context, dir *rundir.Dir, term sdk.Term) er
 		if !defined {
 			return fmt.Errorf("nothing tells how to demote: %w", err)
 		}
-		was = now
+		was = withTargets(now)
 	}
 	// Without this node's settings there is no etcd, but still something to demote.
 	node, err := c.a.settings()
