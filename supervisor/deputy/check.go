@@ -14,7 +14,7 @@ import (
 )
 
 func (a *app) checkCommand() *cobra.Command {
-	deep := false
+	deep, quiet := false, false
 	c := a.prints(&cobra.Command{
 		Use:   "check [SERVICE...]",
 		Short: "Check this node's settings and definitions, and print their arithmetic",
@@ -26,10 +26,11 @@ func (a *app) checkCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, names []string) error {
 			ctx, stop := interruptible(c.Context())
 			defer stop()
-			return a.check(ctx, names, deep)
+			return a.check(ctx, names, deep, quiet)
 		},
 	})
 	c.Flags().BoolVar(&deep, "deep", false, "ask etcd and each plugin as well")
+	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "tell mistakes alone")
 	return c
 }
 
@@ -41,7 +42,7 @@ type finding struct {
 	Plugins  []pluginFinding  `json:"plugins,omitempty"` // with --deep
 }
 
-func (a *app) check(ctx context.Context, names []string, deep bool) error {
+func (a *app) check(ctx context.Context, names []string, deep, quiet bool) error {
 	node, wrong := a.settings()
 	services, err := a.chosen(names)
 	wrong = errors.Join(wrong, err)
@@ -56,7 +57,10 @@ func (a *app) check(ctx context.Context, names []string, deep bool) error {
 	if wrong == nil && deep {
 		wrong = a.deep(ctx, node, services, &f)
 	}
-	if a.json() {
+	switch {
+	case quiet:
+		return wrong
+	case a.json():
 		return orPrint(wrong, a.printJSON(f))
 	}
 	for i, t := range f.Services {
