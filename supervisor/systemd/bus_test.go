@@ -52,6 +52,17 @@ func TestJobsAreAwaited(t *testing.T) {
 	}
 }
 
+// A job that ends between two questions about its unit does not leave a state of
+// before it.
+func TestUnitWhoseJobEndsMeanwhile(t *testing.T) {
+	p := newFakePID1(t)
+	b := p.bus()
+	p.unit("a.service", func(u *fakeUnit) { u.active, u.job, u.jobType, u.sudden = "inactive", 7, "start", true })
+	if u, err := b.Unit(soon(t), "a.service"); err != nil || u.Active != "active" || u.Job != "" {
+		t.Errorf("it is %s with job %q, %v; want active with none", u.Active, u.Job, err)
+	}
+}
+
 func TestManyJobsAtOnce(t *testing.T) {
 	p := newFakePID1(t)
 	b := p.bus()

@@ -40,10 +40,22 @@ func (u Unit) Up() bool { return u.Active == "active" || u.Active == "reloading"
 // Unit asks for a unit, which is loaded for that where it is not. One that does
 // not exist is inactive, its Load not-found.
 func (b *Bus) Unit(ctx context.Context, name string) (Unit, error) {
-	u := Unit{Name: name}
+	for range 20 {
+		u, torn, err := b.unit(ctx, name)
+		if err != nil || !torn {
+			return u, err
+		}
+	}
+	return Unit{Name: name}, fmt.Errorf("look at %s: its jobs end all the time, or are not shown", name)
+}
+
+// unit is Unit unless it is torn: the state of before its job has ended would
+// pass for one that no job is about to change.
+func (b *Bus) unit(ctx context.Context, name string) (u Unit, torn bool, err error) {
+	u.Name = name
 	l, err := b.open(ctx)
 	if err != nil {
-		return u, fmt.Errorf("look at %s: %w", name, err)
+		return u, false, fmt.Errorf("look at %s: %w", name, err)
 	}
 	var all map[string]dbus.Variant
 	call := l.call(ctx, pathOf(name), propertiesInterface+".GetAll", unitInterface)
@@ -51,7 +63,7 @@ func (b *Bus) Unit(ctx context.Context, name string) (Unit, error) {
 		err = call.Store(&all)
 	}
 	if err != nil {
-		return u, fmt.Errorf("look at %s: %w", name, err)
+		return u, false, fmt.Errorf("look at %s: %w", name, err)
 	}
 	for property, into := range map[string]any{
 		"LoadState": &u.Load, "ActiveState": &u.Active, "SubState": &u.Sub,
@@ -63,14 +75,14 @@ func (b *Bus) Unit(ctx context.Context, name string) (Unit, error) {
 			continue // of a later version
 		}
 		if err := dbus.Store([]any{v.Value()}, into); err != nil {
-			return u, fmt.Errorf("look at %s: property %s: %w", name, property, err)
+			return u, false, fmt.Errorf("look at %s: property %s: %w", name, property, err)
 		}
 	}
-	u.Job, err = l.jobType(ctx, all["Job"])
+	u.Job, torn, err = l.jobType(ctx, all["Job"])
 	if err != nil {
-		return u, fmt.Errorf("look at the job of %s: %w", name, err)
+		return u, false, fmt.Errorf("look at the job of %s: %w", name, err)
 	}
-	return u, nil
+	return u, torn, nil
 }
 
 // pathOf is where a unit is on the bus: bytes that are no letter or digit are
@@ -90,25 +102,25 @@ func pathOf(name string) dbus.ObjectPath {
 
 // jobType is the type of the job that a unit's property names; empty when it
 // names none, or one that has ended by now.
-func (l *line) jobType(ctx context.Context, property dbus.Variant) (string, error) {
+func (l *line) jobType(ctx context.Context, property dbus.Variant) (kind string, ended bool, err error) {
 	var id uint32
 	var at dbus.ObjectPath
 	if fields, ok := property.Value().([]any); !ok || dbus.Store(fields, &id, &at) != nil || id == 0 {
-		return "", nil
+		return "", false, nil
 	}
 	var is dbus.Variant
 	call := l.call(ctx, at, propertiesInterface+".Get", busName+".Job", "JobType")
 	if answer := (dbus.Error{}); errors.As(call.Err, &answer) && !errors.Is(call.Err, ErrNoBus) {
-		return "", nil
+		return "", true, nil
 	}
 	if call.Err != nil {
-		return "", call.Err
+		return "", false, call.Err
 	}
 	if err := call.Store(&is); err != nil {
-		return "", err
+		return "", false, err
 	}
-	kind, _ := is.Value().(string)
-	return kind, nil
+	kind, _ = is.Value().(string)
+	return kind, false, nil
 }
 
 // Processes returns how many processes the control group of a unit has.
