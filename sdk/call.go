@@ -131,7 +131,8 @@ func (b byHand) act(ctx context.Context, s *server, t *Transition) int {
 		}
 		fmt.Fprintf(b.err, "%8s  %s\n", time.Since(began).Round(time.Millisecond), message)
 	}}
-	r := s.act(context.WithValue(ctx, reportKey{}, rep), t, rep, do)
+	ctx, a := s.ask(context.WithValue(ctx, reportKey{}, rep), t)
+	r := s.act(ctx, a, t, rep, do)
 	text := string(r.Outcome)
 	if r.Refused {
 		text = "refused"

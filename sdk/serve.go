@@ -235,9 +235,12 @@ func (s *server) Transition(r *wire.TransitionRequest, stream wire.PluginService
 		default: // nobody needs all of it
 		}
 	}}
+	// Before the first sign of life, so that who asks for a demotion after that
+	// knows that it comes second.
+	ctx, a := s.ask(context.WithValue(ctx, reportKey{}, rep), t)
 	ended := make(chan Result, 1)
 	go func() { // waited for below, whatever becomes of the stream
-		ended <- s.act(context.WithValue(ctx, reportKey{}, rep), t, rep, do)
+		ended <- s.act(ctx, a, t, rep, do)
 	}()
 	every := time.Duration(r.HeartbeatNs)
 	if every <= 0 {
@@ -279,11 +282,28 @@ func (s *server) method(a Action) (func(methods any, ctx context.Context, t *Tra
 	return do, nil
 }
 
-// act runs one transition, once nothing else runs.
-func (s *server) act(ctx context.Context, t *Transition, rep *report, do func(any, context.Context, *Transition) error) Result {
+// ask takes note of a transition that is asked for; act has to follow.
+func (s *server) ask(ctx context.Context, t *Transition) (context.Context, *act) {
 	ctx, end := context.WithCancelCause(ctx)
-	defer end(nil)
 	a := &act{id: t.ID, action: t.Action, attempt: t.Attempt, end: end, over: make(chan struct{})}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.highest = max(s.highest, t.Term)
+	if t.Action == Demote {
+		// Nothing that was asked before may run once it is over.
+		for _, other := range s.asked {
+			if !other.same(a) {
+				other.end(ErrSuperseded)
+			}
+		}
+	}
+	s.asked = append(s.asked, a)
+	return ctx, a
+}
+
+// act runs one transition, once nothing else runs.
+func (s *server) act(ctx context.Context, a *act, t *Transition, rep *report, do func(any, context.Context, *Transition) error) Result {
+	defer a.end(nil)
 	p, other := s.enter(ctx, t, a)
 	if p != nil {
 		err := s.guard(string(t.Action), func() error { return do(p.methods, ctx, t) })
@@ -299,16 +319,6 @@ func (s *server) act(ctx context.Context, t *Transition, rep *report, do func(an
 func (s *server) enter(ctx context.Context, t *Transition, a *act) (*part, Result) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.highest = max(s.highest, t.Term)
-	if t.Action == Demote {
-		// Nothing that was asked before may run once it is over.
-		for _, other := range s.asked {
-			if !other.same(a) {
-				other.end(ErrSuperseded)
-			}
-		}
-	}
-	s.asked = append(s.asked, a)
 	waited := false
 	for {
 		running := s.running
