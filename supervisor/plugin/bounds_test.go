@@ -150,7 +150,7 @@ func TestWhatAHookLeavesRunning(t *testing.T) {
 				t.Errorf("warned of outputs that nobody reads: %t, want %t", warned, c.stays)
 			}
 			for _, pid := range marked(b.dir) {
-				unix.Kill(pid, unix.SIGKILL)
+				kill(pid, unix.SIGKILL)
 			}
 		})
 	}
@@ -502,6 +502,6 @@ func TestWhatIsPromotedOutlivesTheSupervisor(t *testing.T) {
 		time.Sleep(5 * time.Millisecond)
 	}
 	for _, pid := range marked(b.dir) {
-		unix.Kill(pid, unix.SIGKILL)
+		kill(pid, unix.SIGKILL)
 	}
 }

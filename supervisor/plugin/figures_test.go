@@ -111,7 +111,7 @@ func measure(t testing.TB, n int) figures {
 		}
 		pid := s.answers()
 		return took(func() {
-			unix.Kill(pid, unix.SIGKILL)
+			kill(pid, unix.SIGKILL)
 			for s.PID() == pid {
 				time.Sleep(20 * time.Microsecond)
 			}

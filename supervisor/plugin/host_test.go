@@ -245,7 +245,7 @@ func noLeaks(t testing.TB, dir string) {
 		}
 		t.Errorf("left behind: %s", strings.Join(left, "; "))
 		for _, pid := range marked(dir) {
-			unix.Kill(pid, unix.SIGKILL)
+			kill(pid, unix.SIGKILL)
 		}
 	})
 }

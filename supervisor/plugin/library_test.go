@@ -86,7 +86,7 @@ func playByLibrary(bin, use, scene, start string) libraryScene {
 	defer func() {
 		cmd.Process.Kill()
 		for _, pid := range marked(dir) {
-			unix.Kill(pid, unix.SIGKILL)
+			kill(pid, unix.SIGKILL)
 		}
 		for range lines {
 		}
@@ -148,12 +148,12 @@ func library(args []string) int {
 	}
 	switch args[0] {
 	case "kill a stopped one":
-		unix.Kill(pid, unix.SIGSTOP)
+		kill(pid, unix.SIGSTOP)
 		client.Kill()
 		fmt.Println("killed")
 	case "grandchild":
 		do("child")
-		unix.Kill(pid, unix.SIGKILL)
+		kill(pid, unix.SIGKILL)
 		for range 80 {
 			time.Sleep(10 * time.Millisecond)
 			if client.Exited() {
@@ -162,11 +162,11 @@ func library(args []string) int {
 		}
 		fmt.Println("exited", client.Exited())
 	case "terminate":
-		unix.Kill(pid, unix.SIGTERM)
+		kill(pid, unix.SIGTERM)
 		time.Sleep(100 * time.Millisecond)
 		fmt.Println(do(""))
 	case "socket":
-		unix.Kill(pid, unix.SIGKILL)
+		kill(pid, unix.SIGKILL)
 		for !client.Exited() {
 			time.Sleep(time.Millisecond)
 		}
@@ -182,7 +182,7 @@ func library(args []string) int {
 		do("panic=mine")
 		fmt.Println("afterwards:", do(""))
 	case "crash":
-		unix.Kill(pid, unix.SIGKILL)
+		kill(pid, unix.SIGKILL)
 		time.Sleep(500 * time.Millisecond)
 		client.Start()
 		fmt.Println(do(""))

@@ -169,7 +169,7 @@ func (s *stage) answers() int {
 // freeze stops a process, and returns when that has taken effect.
 func freeze(t testing.TB, pid int) {
 	t.Helper()
-	unix.Kill(pid, unix.SIGSTOP)
+	kill(pid, unix.SIGSTOP)
 	eventually(t, "the process to be stopped", func() bool {
 		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		return strings.Contains(string(stat), ") T ")
@@ -230,4 +230,14 @@ func TestProcessFromOpenToClose(t *testing.T) {
 	if err := s.Renew(t.Context(), 1); !errors.Is(err, ErrClosed) {
 		t.Errorf("renew after it is closed: got %v", err)
 	}
+}
+
+// kill sends a signal to a process that a test knows. The pid of one that is just
+// not there is 0, which for kill(2) is all of the caller's own group: the tests,
+// and whoever has started them.
+func kill(pid int, s unix.Signal) error {
+	if pid <= 1 {
+		panic(fmt.Sprintf("send signal %d to process %d: it is not there", s, pid))
+	}
+	return unix.Kill(pid, s)
 }

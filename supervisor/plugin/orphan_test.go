@@ -52,7 +52,7 @@ func TestOrphanIsGoneBeforeTheNextOpens(t *testing.T) {
 			host.Process.Kill()
 			host.Wait()
 			if c.then != 0 {
-				unix.Kill(leader, c.then)
+				kill(leader, c.then)
 				eventually(t, "the process to end", func() bool { _, ok := look(leader); return !ok })
 			}
 			last := old[len(old)-1]

@@ -275,7 +275,7 @@ func TestProcessThatKeepsEnding(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.write("start", "ends")
-	unix.Kill(s.PID(), unix.SIGKILL)
+	kill(s.PID(), unix.SIGKILL)
 	ended := "ended before it said where it listens: exit code 3: no database"
 	eventually(t, "a start to fail", func() bool { return strings.Contains(s.log.String(), ended) })
 	eventually(t, "a delay to be longer", func() bool {
@@ -423,7 +423,7 @@ func TestSettingsOfAProcess(t *testing.T) {
 	}
 	// The next process has what was in force.
 	pid := s.PID()
-	unix.Kill(pid, unix.SIGKILL)
+	kill(pid, unix.SIGKILL)
 	eventually(t, "another process", func() bool { now := s.PID(); return now != 0 && now != pid })
 	if notes := s.notes(); notes[len(notes)-1] != "configure blue" {
 		t.Errorf("after a crash it is configured anew: %s", notes)
@@ -578,7 +578,7 @@ func TestProcessOfWhichNothingIsInstalledAnyMore(t *testing.T) {
 		t.Error(err)
 	}
 	s.does(act(sdk.Promote, long), sdk.OutcomeDone, "")
-	unix.Kill(s.PID(), unix.SIGKILL)
+	kill(s.PID(), unix.SIGKILL)
 	eventually(t, "the process to be missed", func() bool { return s.PID() == 0 })
 	r := s.Do(t.Context(), act(sdk.Promote, long), nil)
 	if r.Outcome != sdk.OutcomeUnchanged || !r.Refused || !strings.Contains(r.Detail, ErrUnsafe.Error()) {
@@ -640,7 +640,7 @@ func TestWatchOutlivesTheProcess(t *testing.T) {
 		}
 	}
 	change()
-	if err := unix.Kill(s.PID(), unix.SIGKILL); err != nil {
+	if err := kill(s.PID(), unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	change()
@@ -699,7 +699,7 @@ func TestProcessKilledAtAnyMoment(t *testing.T) {
 	for i := 0; ctx.Err() == nil; i++ {
 		time.Sleep(time.Duration(i%40) * time.Millisecond)
 		if pid := s.PID(); pid != 0 && i%3 == 0 {
-			unix.Kill(pid, unix.SIGKILL)
+			kill(pid, unix.SIGKILL)
 		} else if i%3 == 1 {
 			if err := s.Kill(t.Context()); err != nil {
 				t.Error(err)

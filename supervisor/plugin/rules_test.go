@@ -67,7 +67,7 @@ func TestRule03_AGrandchildThatKeepsTheOutputsBlocksNothing(t *testing.T) {
 	s.does(act(sdk.Promote, long), sdk.OutcomeDone, "")
 	eventually(t, "the child to begin", func() bool { return len(marked(s.dir)) == 2 })
 	pid := s.PID()
-	unix.Kill(pid, unix.SIGKILL)
+	kill(pid, unix.SIGKILL)
 	took := within(t, 5*time.Second, func() {
 		eventually(t, "the process to be missed", func() bool { return s.PID() != pid })
 	})
@@ -114,7 +114,7 @@ func TestRule04_TheProcessEndsWithItsHost(t *testing.T) {
 			}
 			began := time.Now()
 			if mood == "replaced" {
-				unix.Kill(host.Process.Pid, unix.SIGUSR1)
+				kill(host.Process.Pid, unix.SIGUSR1)
 				eventually(t, "the host to be another program", func() bool { return is("another") })
 			} else {
 				host.Process.Kill()
@@ -143,7 +143,7 @@ func TestRule05_SignalsToTheProcessAreNotItsEnd(t *testing.T) {
 	s := opened(t, nil)
 	pid := s.answers()
 	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP} {
-		unix.Kill(pid, sig)
+		kill(pid, sig)
 	}
 	time.Sleep(50 * time.Millisecond)
 	if again := s.answers(); again != pid {
@@ -171,7 +171,7 @@ func TestRule06_SocketsAreForTheSupervisorAloneAndGoWithTheProcess(t *testing.T)
 			t.Errorf("%s: %v, %v, want it to be 0700", dir, info.Mode(), err)
 		}
 	}
-	unix.Kill(s.PID(), unix.SIGKILL)
+	kill(s.PID(), unix.SIGKILL)
 	eventually(t, "the socket to be another", func() bool {
 		now := find()
 		return len(now) == 1 && now[0] != before[0]
@@ -287,7 +287,7 @@ func TestRule11_ACrashedProcessIsStartedAgainAndConfiguredAnew(t *testing.T) {
 	for range 3 {
 		pid := s.PID()
 		pids = append(pids, pid)
-		unix.Kill(pid, unix.SIGKILL)
+		kill(pid, unix.SIGKILL)
 		// A renewal waits for the next one, and reaches it as soon as it can.
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		if err := s.Renew(ctx, 1); err != nil {

@@ -128,7 +128,7 @@ func TestSecretsOfAProcess(t *testing.T) {
 		t.Errorf("configure without the secret: %v", err)
 	}
 	pid := s.PID()
-	unix.Kill(pid, unix.SIGKILL)
+	kill(pid, unix.SIGKILL)
 	eventually(t, "another process", func() bool { now := s.PID(); return now != 0 && now != pid })
 	last("secret hunter2")
 	if text := s.log.String(); strings.Contains(text, "hunter") {

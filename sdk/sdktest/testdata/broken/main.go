@@ -184,8 +184,9 @@ func (p *part) Demote(ctx context.Context, t *sdk.Transition) error {
 		}
 	case "keeps-descriptors":
 		if b, err := os.ReadFile(p.file + ".pid"); err == nil {
-			pid, _ := strconv.Atoi(string(b))
-			_ = syscall.Kill(pid, syscall.SIGKILL)
+			if pid, _ := strconv.Atoi(string(b)); pid > 1 {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
 			os.Remove(p.file + ".pid")
 		}
 	}
