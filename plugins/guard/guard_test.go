@@ -388,7 +388,5 @@ func TestFlushedRuleset(t *testing.T) {
 		t.Errorf("renew after the flush: %v", err)
 	}
 	w.check(sdk.RolePrimary, true, "is open")
-	if said := w.hosted.Said(); strings.Count(said, "guard installed again") != 2 {
-		t.Errorf("it said: %s", said)
-	}
+	eventually(t, "both flushes to be told of", func() bool { return strings.Count(w.hosted.Said(), "guard installed again") == 2 })
 }

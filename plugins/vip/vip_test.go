@@ -296,9 +296,7 @@ func TestFlushedRuleset(t *testing.T) {
 	if err := a.renew(time.Minute); err != nil {
 		t.Errorf("renew after the flush: %v", err)
 	}
-	if said := a.hosted.Said(); !strings.Contains(said, "guard installed again") {
-		t.Errorf("nothing was said about the flush: %s", said)
-	}
+	eventually(t, "the flush to be told of", func() bool { return strings.Contains(a.hosted.Said(), "guard installed again") })
 	a.check(sdk.RolePrimary, true, "")
 	a.owns(true)
 	a.Run("nft", "flush", "ruleset")
