@@ -209,7 +209,7 @@ func unitFails(s *scene) {
 			return err == nil
 		})
 	}
-	s.bound(what, 300*time.Millisecond, 0)
+	s.bound(what, 300*time.Millisecond, ttl+time.Second)
 	for _, h := range s.hosts {
 		s.ok(h, "deputy", "disable", "queue")
 		s.ok(h, "rm", "/etc/systemd/system/"+queue, "/etc/deputy/services.d/queue.toml")
