@@ -39,7 +39,7 @@ type election struct {
 	basis basis            // what a take of it compares
 
 	highest sdk.Term    // ever seen
-	ended   sdk.Term    // the last tenure given up here, which is never taken up again
+	ended   sdk.Term    // the last tenure that was to be given up here, which is never taken up again
 	last    termRecord  // as last seen present
 	vacant  sdk.Instant // since when the role is; 0: it is not
 	reserve string      // ID of the reservation last seen

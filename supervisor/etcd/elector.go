@@ -191,9 +191,9 @@ func (e *elector) win(ctx context.Context, st supervisor.State, b basis) (*lease
 
 // claim takes up a role that names our pulse and for which there is no lease:
 // the primary before has given it to us, or a take was carried out that got no
-// answer. What was seen is enough for that, unless we have given it up since:
-// whoever else wants the role has to find our pulse silent, so it is ours for
-// as long as after any other pulse.
+// answer. What was seen is enough for that, unless we have begun to give it up
+// since: whoever else wants the role has to find our pulse silent, so it is ours
+// for as long as after any other pulse.
 func (e *elector) claim(ctx context.Context, b basis) (*lease, error) {
 	p := e.c.owns(b.Own)
 	if p == nil {
@@ -205,15 +205,13 @@ func (e *elector) claim(ctx context.Context, b basis) (*lease, error) {
 		return nil, err
 	}
 	e.mu.Lock()
-	late, ended := rec.Term < e.highest, rec.Term <= e.ended
+	over := rec.Term < e.highest || rec.Term <= e.ended
 	e.mu.Unlock()
 	switch {
 	case r.Mod != b.Primary || rec.Pulse != p.id:
 		return nil, supervisor.ErrRefused // there is a newer State
-	case ended: // what was seen is of before
-		e.resync(ctx, b)
-		return nil, supervisor.ErrRefused
-	case late:
+	case over:
+		// Where it is still there, our pulse keeps everybody else off.
 		if err := e.vacate(ctx, p.id, rec.Term, nil); err != nil {
 			return nil, err
 		}

@@ -312,6 +312,9 @@ func (h *heir) give(t *txn, k keys, service string, last termRecord) {
 // tenure. Where there is an heir who can still have it, the role goes there in
 // the same transaction. It returns nil as well when the tenure is not ours.
 func (e *election) vacate(ctx context.Context, pulse string, term sdk.Term, to *heir) error {
+	// From now on it may be over at any time: what gets no answer may be carried
+	// out late, or be so already.
+	e.end(term)
 	primaryKey, termKey := e.c.keys.primary(e.service), e.c.keys.term(e.service)
 	// Somebody waits for the role. What was seen last is compared, so where it
 	// is the tenure it need not be read again first.
@@ -334,7 +337,6 @@ func (e *election) vacate(ctx context.Context, pulse string, term sdk.Term, to *
 		if !hold && (!owed || r.first(0).exists()) {
 			e.noticed(r.Rev, r.first(0), primaryKey)
 			e.noticed(r.Rev, r.first(1), termKey)
-			e.end(term)
 			return nil
 		}
 		t := txn{
@@ -358,13 +360,12 @@ func (e *election) vacate(ctx context.Context, pulse string, term sdk.Term, to *
 				e.noticed(r.Rev, record{}, primaryKey)
 			}
 			e.learn(r.Rev, t.Then)
-			e.end(term)
 			return nil
 		}
 	}
 }
 
-// end takes note that a tenure was given up here.
+// end takes note that a tenure is given up here.
 func (e *election) end(term sdk.Term) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -383,6 +384,42 @@ func TestALeaseWonTooLateIsGivenBack(t *testing.T) {
 		}
 		if st := l.sees(b, "vacant again", func(st supervisor.State) bool { return st.Vacant && st.Term.Term == 1 }); st.Unclean {
 			l.Error("given back uncleanly")
+		}
+	})
+}
+
+// What is given back without an answer may be given back any time later, so it
+// is not taken up again though it is still there.
+func TestALeaseThatIsBeingGivenBackIsNotTakenUpAgain(t *testing.T) {
+	story(t, func(l *lab) {
+		a := l.join("a", 3*second)
+		st := l.sees(a, "vacant", isVacant)
+		primary := newKeys("/test").primary("db")
+		var giving atomic.Bool
+		for _, line := range a.host.lines {
+			line.setSwallow(func(t txn) bool {
+				if o := t.Then[0]; o.kind == opDelete && o.span.key == primary {
+					giving.Store(true)
+					return true
+				}
+				return !giving.Load() && t.Then[0].kind == opPut && strings.Contains(t.Then[0].span.key, "/pulses/")
+			})
+		}
+		time.Sleep(2 * second)
+		if _, err := a.e.Take(l.Context(), st); !errors.Is(err, supervisor.ErrUnreachable) || !giving.Load() {
+			l.Fatalf("take with an old pulse, given back without an answer: %v, want ErrUnreachable", err)
+		}
+		for _, line := range a.host.lines {
+			line.setSwallow(nil)
+		}
+		st = l.sees(a, "mine", func(st supervisor.State) bool { return st.Mine })
+		if _, err := a.e.Take(l.Context(), st); !errors.Is(err, supervisor.ErrRefused) {
+			l.Errorf("take of what is being given back: %v, want ErrRefused", err)
+		}
+		// Nor is it left to itself: the pulse lives, and keeps all others off.
+		b := l.join("b", 3*second)
+		if st := l.sees(b, "vacant again", isVacant); st.Unclean || st.Term.Term != 1 {
+			l.Errorf("given back: %+v", st)
 		}
 	})
 }
