@@ -274,7 +274,10 @@ func (c *cleaner) hold(ctx context.Context) (*rundir.Dir, error) {
 }
 
 // cleans reports whether a process cleans up behind a supervisor.
-func cleans(pid int) bool { return runs(pid, "cleanup") || runs(pid, "gate") }
+func cleans(pid int) bool {
+	c := command(pid)
+	return c == "cleanup" || c == "gate"
+}
 
 // afterCleanup takes a run directory as rundir.Open does. A clean-up that holds it
 // is waited for: it ends soon, and then there is nothing left to see to.
@@ -290,10 +293,25 @@ func afterCleanup(path string) (*rundir.Dir, error) {
 // afterTime is shorter than TimeoutStartSec= of deputy@.service.
 const afterTime = 1500 * time.Millisecond
 
-// runs reports whether a process is deputy with that command.
-func runs(pid int, command string) bool {
+// command is by which of deputy's commands a process may hold a run directory;
+// empty where it is none of them.
+func command(pid int) string {
 	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	return err == nil && slices.Contains(strings.Split(string(line), "\x00"), command)
+	if err != nil {
+		return ""
+	}
+	return commandOf(string(line))
+}
+
+// commandOf is command for a command line as the kernel tells it. Services come
+// after the command, and one may be called like it.
+func commandOf(line string) string {
+	for _, word := range strings.Split(line, "\x00")[1:] {
+		if slices.Contains([]string{"run", "cleanup", "gate"}, word) {
+			return word
+		}
+	}
+	return ""
 }
 
 // end kills the supervisor, which may be stopped or hang. Its plugins end with
@@ -304,7 +322,7 @@ func (c *cleaner) end(pid int) {
 		return
 	}
 	defer p.Release() //nolint:errcheck // there is nothing else to do with it
-	if c.sight.Holder() != pid || !runs(pid, "run") {
+	if c.sight.Holder() != pid || command(pid) != "run" {
 		return // it has become another one
 	}
 	if err := p.Kill(); err == nil {

@@ -51,3 +51,20 @@ func TestCleanupObeysWhatWasNoted(t *testing.T) {
 		}
 	}
 }
+
+func TestTheCommandOfAProcess(t *testing.T) {
+	for line, want := range map[string]string{
+		"/usr/bin/deputy\x00run\x00db\x00":                      "run",
+		"/usr/bin/deputy\x00run\x00gate\x00":                    "run", // a service may be called like that
+		"/usr/bin/deputy\x00run\x00cleanup\x00":                 "run",
+		"/usr/bin/deputy\x00cleanup\x00--behind\x00run\x00":     "cleanup",
+		"/usr/bin/deputy\x00--run-dir\x00/r\x00gate\x00run\x00": "gate",
+		"/usr/bin/deputy\x00status\x00db\x00":                   "",
+		"run\x00":                                               "",
+		"":                                                      "",
+	} {
+		if got := commandOf(line); got != want {
+			t.Errorf("%q: got %q, want %q", line, got, want)
+		}
+	}
+}
