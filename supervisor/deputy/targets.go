@@ -23,9 +23,11 @@ const (
 )
 
 // withTargets adds the role targets as the last part of a service whose
-// supervisor is a unit of systemd: promoted after all others, demoted before.
+// supervisor is a unit of systemd: promoted after all others, demoted before. In
+// the unit of the gate this is the clean-up behind that supervisor.
 func withTargets(s supervisor.Service) supervisor.Service {
-	if systemd.OwnUnit() != systemd.Supervisor(s.Name) || !systemd.Reachable() {
+	unit := systemd.OwnUnit()
+	if unit != systemd.Supervisor(s.Name) && unit != systemd.Gate(s.Name) || !systemd.Reachable() {
 		return s
 	}
 	return addTargets(s)
