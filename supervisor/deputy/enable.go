@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/deputy-ha/deputy/supervisor"
+	"github.com/deputy-ha/deputy/supervisor/rundir"
 	"github.com/deputy-ha/deputy/supervisor/systemd"
 )
 
@@ -194,10 +195,16 @@ func (a *app) disable(ctx context.Context, service string) error {
 		return err
 	}
 	if !u.Stays() {
-		// Only a proven demotion ends it: what guards its units stays until then.
 		if err := a.bus.Stop(ctx, unit); err != nil {
 			return err
 		}
+	}
+	// For systemd one is stopped, too, that was killed and could not be demoted
+	// behind. What guards its units stays until then.
+	if err := a.demoted(service); err != nil {
+		return fmt.Errorf("disable %s: %w", service, err)
+	}
+	if !u.Stays() {
 		fmt.Fprintf(a.stdout, "stopped %s: it is demoted here\n", unit)
 	}
 	did, err := preparation{root: "/", service: service}.unmake()
@@ -209,6 +216,20 @@ func (a *app) disable(ctx context.Context, service string) error {
 	}
 	if changed || len(did) > 0 {
 		return a.bus.Reload(ctx)
+	}
+	return nil
+}
+
+// demoted returns nil once the last process of a service has noted that nothing
+// is primary here.
+func (a *app) demoted(service string) error {
+	note, err := rundir.Sight(a.dir(service)).Note()
+	if err == nil && (note.Tenure != nil || len(note.Promoted) > 0) {
+		err = fmt.Errorf("its process has ended as %s, and what it promoted is not proven demoted (%s)", note.Role, strings.Join(note.Promoted, ", "))
+	}
+	if err != nil {
+		unit := systemd.Supervisor(service)
+		return fmt.Errorf("%w: put right what journalctl -u %s tells, systemctl start %s, and try again", err, unit, unit)
 	}
 	return nil
 }
