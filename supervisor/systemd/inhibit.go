@@ -40,6 +40,7 @@ type Inhibitor struct {
 	Log  *slog.Logger
 
 	address string // empty: the system bus
+	left    bool   // Away was called, and Back was not yet
 }
 
 // What a machine is about to do.
@@ -148,17 +149,26 @@ func (i *Inhibitor) heed(ctx context.Context, conn *dbus.Conn, s *dbus.Signal, l
 		i.Log.Info("roles are handed over", "cause", why)
 		leaving, cancel := context.WithTimeoutCause(ctx, delayTime, fmt.Errorf("not within %s", delayTime))
 		defer cancel()
+		i.left = true
 		i.Away(leaving, why)
 		release(lock)
 		return nil, nil
 	default: // awake again, or the shutdown is cancelled
 		release(lock)
-		i.Back()
+		i.comeBack()
 	}
 	return i.lock(ctx, conn)
 }
 
-// lock takes the delay lock. It is released by closing the file.
+// comeBack lets this node lead again.
+func (i *Inhibitor) comeBack() {
+	i.left = false
+	i.Back()
+}
+
+// lock takes the delay lock. It is released by closing the file. logind gives none
+// while the machine goes down or to sleep: what it was left for is over then, if
+// that was said while nobody listened.
 func (i *Inhibitor) lock(ctx context.Context, conn *dbus.Conn) (*os.File, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, inhibitTime, fmt.Errorf("no answer within %s", inhibitTime))
 	defer cancel()
@@ -167,6 +177,9 @@ func (i *Inhibitor) lock(ctx context.Context, conn *dbus.Conn) (*os.File, error)
 		"shutdown:sleep", i.Who, "hands over its roles", "delay").Store(&fd)
 	if err != nil {
 		return nil, fmt.Errorf("delay shutdown and suspend: %w", err)
+	}
+	if i.left {
+		i.comeBack()
 	}
 	return os.NewFile(uintptr(fd), "inhibitor"), nil
 }

@@ -222,6 +222,35 @@ func TestInhibitor(t *testing.T) {
 	end()
 }
 
+// That the machine is awake again may be said while logind, or the bus, is gone.
+func TestInhibitorIsBackWithoutBeingTold(t *testing.T) {
+	address := privateBusDaemon(t)
+	l := newLogind(t, address)
+	r := &roles{led: make(chan struct{})}
+	close(r.led)
+	i := &Inhibitor{Away: r.away, Back: r.back, address: address, Log: slog.New(slog.DiscardHandler)}
+	watch := func(ctx context.Context) <-chan error {
+		ended := make(chan error, 1)
+		go func() { ended <- i.watch(ctx) }()
+		return ended
+	}
+	first := watch(t.Context())
+	comes(t, "a lock is held", func() bool { time.Sleep(250 * time.Millisecond); return l.held() == 1 })
+	l.says("PrepareForSleep", true)
+	comes(t, "the lock is released", func() bool { return l.held() == 0 })
+	l.close()
+	if err := <-first; !errors.Is(err, errNoLogind) {
+		t.Fatalf("logind is gone: %v", err)
+	}
+
+	newLogind(t, address)
+	ctx, stop := context.WithCancelCause(t.Context())
+	second := watch(ctx)
+	comes(t, "back", func() bool { return r.story() == "away: this machine goes to sleep, back" })
+	stop(errors.New("the test is over"))
+	<-second
+}
+
 // A demotion that takes too long does not keep the machine from going down.
 func TestInhibitorDoesNotWaitForEver(t *testing.T) {
 	address := privateBusDaemon(t)
