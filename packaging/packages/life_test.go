@@ -30,7 +30,7 @@ case "${0##*/} $*" in
 	exit 1
 	;;
 "deputy disable "*)
-	rm /etc/systemd/system/deputy.target.wants/deputy@$2.service
+	rm -f /etc/systemd/system/deputy.target.wants/deputy@$2.service
 	;;
 esac
 exit 0
@@ -198,7 +198,7 @@ func (h *host) removed() {
 	h.t.Helper()
 	calls := h.calls()
 	disable := slices.Index(calls, "deputy disable orders-db")
-	if disable < 0 || !slices.Contains(calls[disable:], "systemctl stop deputy@old-fashioned.service") {
+	if disable < 0 || !slices.Contains(calls[disable:], "deputy disable old-fashioned") {
 		h.t.Errorf("a removal hands over what is enabled, then the rest; calls: %q", calls)
 	}
 	for _, path := range []string{"usr/bin/deputy", "usr/lib/systemd/system/deputy@.service", "usr/libexec/deputy"} {
