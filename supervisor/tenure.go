@@ -96,6 +96,9 @@ func (m *Member) renew(ctx context.Context, lease Lease, p *part) {
 		case <-ctx.Done():
 			return
 		}
+		m.mu.Lock()
+		primary := m.role == sdk.RolePrimary
+		m.mu.Unlock()
 		plugin := p.def().plugin
 		bounded, cancel := context.WithTimeoutCause(ctx, m.timing.Renew, fmt.Errorf("no answer within %s", m.timing.Renew))
 		err := plugin.Renew(bounded, until)
@@ -112,8 +115,9 @@ func (m *Member) renew(ctx context.Context, lease Lease, p *part) {
 		case errors.Is(p.renewing.err, sdk.ErrExpired): // what has expired does not come back
 		case err == nil:
 			p.renewing.since, p.renewing.err = 0, nil
-		case errors.Is(err, sdk.ErrExpired) && m.role == sdk.RolePrimary:
-			// It acts as primary no more, so there is nothing to be patient for.
+		case errors.Is(err, sdk.ErrExpired) && primary && m.role == sdk.RolePrimary:
+			// It acts as primary no more, so there is nothing to be patient for. What
+			// was asked before the promotion may tell of before.
 			p.renewing.err = err
 			m.tell()
 			m.ring()

@@ -308,8 +308,11 @@ func (v *vip) expired(ctx context.Context, held bool, tenure int, cause error) e
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, errSlow)
 	defer cancel()
 	did, err := v.alone(ctx, tenure, func(ctx context.Context) (string, error) { return v.leave(ctx, 0) })
+	v.mu.Lock()
+	late = tenure != v.tenures
+	v.mu.Unlock()
 	switch {
-	case errors.Is(err, errLate):
+	case late, errors.Is(err, errLate):
 		return nil
 	case err != nil:
 		return fmt.Errorf("%w: not removed yet: %w", cause, errors.Join(err, silence))
