@@ -38,6 +38,10 @@ const (
 // errLost is a connection that was lost in the middle of something.
 var errLost = errors.New("the connection to systemd is lost")
 
+// errGoingDown is a host that shuts down: what is started in the place of what
+// the shutdown stops would cancel the shutdown.
+var errGoingDown = errors.New("this host is shutting down")
+
 // A bus is the connection to systemd: made when it is first needed, kept, and
 // made again after it was lost, as when dbus-daemon restarts.
 type bus struct {
@@ -281,6 +285,13 @@ func (b *bus) touch(ctx context.Context) {
 	if !l.private && os.Geteuid() != 0 {
 		l.conn.Object("org.freedesktop.PolicyKit1", "/org/freedesktop/PolicyKit1/Authority").CallWithContext(ctx, "org.freedesktop.DBus.Peer.Ping", 0)
 	}
+}
+
+// goingDown reports whether the host shuts down, as far as systemd tells.
+func (l *link) goingDown(ctx context.Context) bool {
+	var state dbus.Variant
+	err := l.pid1().CallWithContext(ctx, properties+".Get", 0, pid1, "SystemState").Store(&state)
+	return err == nil && state.Value() == "stopping"
 }
 
 // run has a job of a unit done, such as StartUnit, and returns its result:

@@ -28,12 +28,13 @@ type fakeHost struct {
 	conn *dbus.Conn
 	cmd  *exec.Cmd // dbus-daemon
 
-	mu     sync.Mutex
-	units  map[string]*fakeUnit
-	jobs   int
-	pids   int
-	calls  []string // of jobs and signals, in order
-	denied bool     // to whoever asks
+	mu       sync.Mutex
+	units    map[string]*fakeUnit
+	jobs     int
+	pids     int
+	calls    []string // of jobs and signals, in order
+	denied   bool     // to whoever asks
+	goesDown bool     // the host shuts down
 }
 
 // A fakeUnit is a unit and what it does.
@@ -111,7 +112,7 @@ func (h *fakeHost) startBus() {
 		return err
 	})
 	h.conn = conn
-	if err := conn.Export(fakePID1{h}, pid1Path, pid1); err != nil {
+	if err := errors.Join(conn.Export(fakePID1{h}, pid1Path, pid1), conn.Export(fakeSystem{h}, pid1Path, properties)); err != nil {
 		h.t.Fatal(err)
 	}
 	h.mu.Lock()
@@ -157,6 +158,19 @@ func (h *fakeHost) export(u *fakeUnit) {
 	if err := errors.Join(h.conn.Export(fakeProps{h, u}, u.path(), properties), h.conn.Export(fakeObject{h, u}, u.path(), unitObject)); err != nil {
 		h.t.Error(err)
 	}
+}
+
+// A fakeSystem is the state of the whole host.
+type fakeSystem struct{ h *fakeHost }
+
+// Get returns it.
+func (s fakeSystem) Get(string, string) (dbus.Variant, *dbus.Error) {
+	s.h.mu.Lock()
+	defer s.h.mu.Unlock()
+	if s.h.goesDown {
+		return dbus.MakeVariant("stopping"), nil
+	}
+	return dbus.MakeVariant("running"), nil
 }
 
 // A fakeProps are the properties of a unit.

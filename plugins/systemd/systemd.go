@@ -188,6 +188,9 @@ func (s *systemd) start(ctx context.Context, l *link, unit string, t *sdk.Transi
 }
 
 func (s *systemd) startOnce(ctx context.Context, l *link, unit string) (result string, v view, err error) {
+	if l.goingDown(ctx) {
+		return "", view{}, errGoingDown
+	}
 	if result, err = l.run(ctx, "StartUnit", unit); err != nil {
 		return "", view{}, err
 	}

@@ -109,6 +109,18 @@ func TestPromotionThatComesTooLate(t *testing.T) {
 	}
 }
 
+func TestNothingStartsOnAHostThatShutsDown(t *testing.T) {
+	h := newFakeHost(t)
+	a := h.unit("a.service")
+	s := h.plugin([]string{"a.service"})
+	h.set(func() { h.goesDown = true })
+	says(t, s.promote(7), "start a.service", "this host is shutting down")
+	if h.runs(a) {
+		t.Error("it was started")
+	}
+	s.must(demoted(s.demote(7)))
+}
+
 func TestStartsThatFail(t *testing.T) {
 	for _, c := range []struct {
 		name  string
