@@ -120,7 +120,11 @@ func (l *logind) held() int {
 	n := 0
 	for _, f := range l.locks {
 		poll := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}
-		if got, err := unix.Poll(poll, 0); err == nil && got == 0 {
+		got, err := unix.Poll(poll, 0)
+		for errors.Is(err, unix.EINTR) {
+			got, err = unix.Poll(poll, 0)
+		}
+		if err == nil && got == 0 {
 			n++
 		}
 	}
@@ -243,10 +247,11 @@ func TestInhibitorIsBackWithoutBeingTold(t *testing.T) {
 		t.Fatalf("logind is gone: %v", err)
 	}
 
-	newLogind(t, address)
+	l = newLogind(t, address)
 	ctx, stop := context.WithCancelCause(t.Context())
 	second := watch(ctx)
 	comes(t, "back", func() bool { return r.story() == "away: this machine goes to sleep, back" })
+	comes(t, "a lock is held again", func() bool { time.Sleep(250 * time.Millisecond); return l.held() == 1 })
 	stop(errors.New("the test is over"))
 	<-second
 }
