@@ -46,8 +46,8 @@ func (t *Targets) wanted(target Unit) []string {
 // without end.
 const maxMembers = 256
 
-// members are the units that belong to a target or a gate, with what stops along with them and what they trigger. The target
-// itself is not among them.
+// members are the units that belong to a target or a gate, with what stops along
+// with them and what they trigger. The target itself is not among them.
 func (t *Targets) members(ctx context.Context, target, gate Unit) ([]string, error) {
 	found := slices.Concat(t.wanted(target), along(target), along(gate))
 	var members []string

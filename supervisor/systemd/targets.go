@@ -74,7 +74,7 @@ func (t *Targets) Do(ctx context.Context, a sdk.Transition, progress func(string
 	var err error
 	switch {
 	case a.Action == sdk.Promote:
-		detail, err = t.promote(ctx, progress)
+		detail, err = t.promote(ctx, a, progress)
 	case a.Action == sdk.Demote:
 		detail, err = t.demote(ctx, a, progress)
 	default:
@@ -156,7 +156,7 @@ func (t *Targets) look(ctx context.Context) {
 }
 
 // promote starts the units of a primary, and waits for them where there are any.
-func (t *Targets) promote(ctx context.Context, progress func(string)) (string, error) {
+func (t *Targets) promote(ctx context.Context, a sdk.Transition, progress func(string)) (string, error) {
 	var alone bool
 	err := t.inTurn(ctx, func() error { // what was asked for in another role is asked for no more
 		t.mu.Lock()
@@ -184,6 +184,10 @@ func (t *Targets) promote(ctx context.Context, progress func(string)) (string, e
 		return "active", sdk.ErrAlready
 	case len(wanted) == 0:
 		return "no unit belongs to it", sdk.ErrAlready
+	case a.Reason == sdk.ReasonStart:
+		// The role of the process before is adopted only where it is held up. And
+		// a gate starts after its supervisor has, which this would wait for.
+		return "", fmt.Errorf("%s is %s, and %s is %s", target.Name, target.Active, gate.Name, gate.Active)
 	}
 	t.hasBegun()
 	t.clear(ctx, progress)

@@ -79,6 +79,26 @@ func TestTargetsWaitForTheirMembers(t *testing.T) {
 	}
 }
 
+// A gate starts after its supervisor, which has not started before it has adopted
+// the role: who asked for a start then would wait for himself.
+func TestTargetsThatAreDownAreNotAdopted(t *testing.T) {
+	p, targets := scene(t, "parser.service")
+	adopt := act(sdk.Promote, sdk.Planned, 20*time.Second)
+	adopt.Reason = sdk.ReasonStart
+	if r := targets.Do(t.Context(), adopt, nil); r.Outcome != sdk.OutcomeUnknown || !strings.Contains(r.Detail, primary+" is inactive") {
+		t.Errorf("adopt what is down: %+v", r)
+	}
+	if calls := p.called(); len(calls) != 0 {
+		t.Errorf("it did %q", calls)
+	}
+	for _, name := range []string{gate, primary, "parser.service"} {
+		p.unit(name, func(u *fakeUnit) { u.active = "active" })
+	}
+	if r := targets.Do(t.Context(), adopt, nil); r.Outcome != sdk.OutcomeAlready {
+		t.Errorf("adopt what is up: %+v", r)
+	}
+}
+
 func TestTargetsThatNothingBelongsToCostNothing(t *testing.T) {
 	p, targets := scene(t)
 	p.unit(gate, func(u *fakeUnit) { u.slow = 300 * time.Millisecond })
