@@ -94,7 +94,8 @@ func (g gate) live(ctx context.Context, ready func()) error {
 	}
 	ready()
 	for {
-		timer := g.clock.Timer(end)
+		// A lease that is given back may end this before its time.
+		timer := g.clock.Timer(min(end, g.clock.Now().Add(supervisor.NewTiming(g.ttl()).Renew)))
 		select {
 		case <-timer.C():
 		case <-ctx.Done():

@@ -35,6 +35,7 @@ type election struct {
 	sight    *sight        // of the pulse that matters
 	released func()        // ends the sight
 
+	mine  sdk.Instant      // since when the role has been ours, without a lease; 0: it is not
 	state supervisor.State // as last made
 	basis basis            // what a take of it compares
 
@@ -67,6 +68,7 @@ type basis struct {
 	NamedRev                   int64  // its revision; 0: gone
 	Own                        string // the pulse of ours that a State which is Mine names
 	Vacant, Mine, Orphan       bool
+	Forsaken                   bool // Mine, and nobody here has taken it up for a TTL
 	Expired                    bool // the reservation has ended
 	Frozen                     string
 	Takes                      uint64 // that have ended: after each there is a newer State
@@ -165,6 +167,17 @@ func (e *election) current() (supervisor.State, sdk.Instant) {
 		wake.at(e.until)
 	}
 	e.vacancy(now, &st, &b, prim, term)
+	switch end := e.mine.Add(e.ttl); {
+	case !b.Mine:
+		e.mine = 0
+	case e.mine == 0:
+		e.mine = now
+		wake.at(now.Add(e.ttl))
+	case now < end:
+		wake.at(end)
+	default:
+		b.Forsaken = true
+	}
 
 	for _, r := range e.view.in(k.candidates(e.service)) {
 		c, err := decode[supervisor.Candidate](r)
@@ -380,13 +393,14 @@ func (e *election) remember() {
 }
 
 // tidy deletes what nobody else is there to delete: a reservation past its
-// end, and the claim of a tenure of this process that it does not hold, whose
-// primary's record somebody deleted.
+// end, and what a tenure of this process that it does not hold has left: one
+// whose primary's record somebody deleted, or that was given to this node and
+// not taken up.
 func (e *election) tidy() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	b := e.basis
-	if e.tidying || !b.Expired && !b.Orphan || e.state.Unreachable != "" {
+	if e.tidying || !b.Expired && !b.Orphan && !b.Forsaken || e.state.Unreachable != "" {
 		return
 	}
 	e.tidying = true
@@ -441,7 +455,7 @@ func (e *election) sweep(ctx context.Context, b basis) {
 			e.learn(r.Rev, t.Then)
 		}
 	}
-	if !b.Orphan {
+	if !b.Orphan && !b.Forsaken {
 		return
 	}
 	e.mu.Lock()

@@ -677,6 +677,38 @@ func TestAReservationHandsOver(t *testing.T) {
 	})
 }
 
+// A target that has accepted and then does not take up what it was given keeps
+// nobody else off for longer than a ttl.
+func TestAReservationWhoseTargetDoesNotTakeItUp(t *testing.T) {
+	story(t, func(l *lab) {
+		a, b := l.join("a", 3*second), l.join("b", 3*second)
+		lease := l.primary(a)
+		l.reserve(a, b, "1")
+		if err := lease.Resign(l.Context()); err != nil {
+			l.Error(err)
+		}
+		mine := l.sees(b, "its own", func(st supervisor.State) bool { return st.Mine })
+		go func() {
+			for range b.states { // it looks on, and does nothing
+			}
+		}()
+		began := time.Now()
+		st := l.sees(a, "vacant", isVacant)
+		if st.Term.Term != 2 || !st.Term.Resigned {
+			l.Errorf("term %+v, want 2, resigned", st.Term)
+		}
+		if took := time.Since(began); took < 2*second || took > 4*second {
+			l.Errorf("given up after %v, want about a ttl", took)
+		}
+		if _, err := b.e.Take(l.Context(), mine); !errors.Is(err, supervisor.ErrRefused) {
+			l.Errorf("take of what was given up: %v, want ErrRefused", err)
+		}
+		if got := take(l.T, a.e, st).Term(); got != 3 {
+			l.Errorf("term %d, want 3", got)
+		}
+	})
+}
+
 func TestAReservationForOneWhoCannotHaveIt(t *testing.T) {
 	key := newKeys("/test")
 	for name, spoil := range map[string]func(l *lab, b *player){
