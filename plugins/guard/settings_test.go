@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,31 +70,5 @@ func TestReadmeHasTheSettings(t *testing.T) {
 	if d.ForcedBound != forcedBound {
 		t.Errorf("it promises to demote within %s, want %s", d.ForcedBound, forcedBound)
 	}
-	var schema struct {
-		Properties map[string]struct {
-			Description string
-			Default     json.RawMessage
-		}
-	}
-	if err := json.Unmarshal(d.Schema, &schema); err != nil {
-		t.Fatalf("schema: %v", err)
-	}
-	var want []string
-	for key, p := range schema.Properties {
-		standard := ""
-		if len(p.Default) > 0 {
-			standard = "`" + string(p.Default) + "`"
-		}
-		row := "| `" + key + "` | " + standard + " | " + p.Description + " |"
-		if want = append(want, row); !strings.Contains(readme, row+"\n") {
-			t.Errorf("README.md lacks the row\n%s", row)
-		}
-	}
-	_, section, _ := strings.Cut(readme, "## Settings\n")
-	section, _, _ = strings.Cut(section, "\n## ")
-	for line := range strings.Lines(section) {
-		if line = strings.TrimSuffix(line, "\n"); strings.HasPrefix(line, "| `") && !slices.Contains(want, line) {
-			t.Errorf("README.md has a row that the schema does not have:\n%s", line)
-		}
-	}
+	sdktest.Readme(t, readme, d.Schema)
 }

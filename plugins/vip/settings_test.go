@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -84,61 +82,7 @@ func TestReadmeHasTheSettings(t *testing.T) {
 	if d.ForcedBound != forcedBound {
 		t.Errorf("it promises to demote within %s, want %s", d.ForcedBound, forcedBound)
 	}
-	complain(t, readme, d.Schema)
-	if os.Getenv("DEPUTY_SHOW") != "" {
-		t.Logf("%s", strings.Join(rows(t, d.Schema), "\n"))
-	}
-}
-
-// complain fails for each setting that is missing from a README, and for each
-// that is there and is none.
-func complain(t *testing.T, readme string, schema json.RawMessage) {
-	t.Helper()
-	want := rows(t, schema)
-	for _, row := range want {
-		if !strings.Contains(readme, row+"\n") {
-			t.Errorf("README.md lacks the row\n%s", row)
-		}
-	}
-	_, section, _ := strings.Cut(readme, "## Settings\n")
-	section, _, _ = strings.Cut(section, "\n## ")
-	for line := range strings.Lines(section) {
-		if line = strings.TrimSuffix(line, "\n"); strings.HasPrefix(line, "| `") && !slices.Contains(want, line) {
-			t.Errorf("README.md has a row that the schema does not have:\n%s", line)
-		}
-	}
-}
-
-// rows are the rows of the table of settings: key, default, meaning.
-func rows(t *testing.T, schema json.RawMessage) []string {
-	t.Helper()
-	type property struct {
-		Description string
-		Default     json.RawMessage
-		Properties  map[string]json.RawMessage
-		Enum        []string
-	}
-	var walk func(prefix string, b json.RawMessage) []string
-	walk = func(prefix string, b json.RawMessage) []string {
-		var p property
-		if err := json.Unmarshal(b, &p); err != nil {
-			t.Fatalf("schema: %v", err)
-		}
-		if len(p.Properties) == 0 {
-			standard := ""
-			if len(p.Default) > 0 {
-				standard = "`" + string(p.Default) + "`"
-			}
-			return []string{"| `" + prefix + "` | " + standard + " | " + p.Description + " |"}
-		}
-		var all []string
-		for key, sub := range p.Properties {
-			all = append(all, walk(strings.TrimPrefix(prefix+"."+key, "."), sub)...)
-		}
-		slices.Sort(all)
-		return all
-	}
-	return walk("", schema)
+	sdktest.Readme(t, readme, d.Schema)
 }
 
 // Without the rights a plugin says which one is missing, and where it comes

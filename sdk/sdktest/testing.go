@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// A T is what Run and Build need of *testing.T; programs that are no tests use
+// A T is what Run, Build and Readme need of *testing.T; programs that are no tests use
 // this package as well and have no use for package testing.
 type T interface {
 	Helper()
