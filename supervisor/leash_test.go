@@ -3,27 +3,12 @@ package supervisor_test
 import (
 	"errors"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/deputy-ha/deputy/sdk"
 	"github.com/deputy-ha/deputy/supervisor"
 	. "github.com/deputy-ha/deputy/supervisor/supervisortest"
 )
-
-// stage plays a scene without comparing its journal.
-func stage(t *testing.T, play func(s *scene)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		s := newScene(t)
-		defer s.close()
-		s.part("disk")
-		s.part("vip")
-		play(s)
-		synctest.Wait()
-		s.journal.NeverTwo(t)
-	})
-}
 
 // left is what a leash has left on the machine's own clock, from now.
 func (m *machine) left(l supervisor.Leash) time.Duration { return l.Until.Sub(m.Clock().Now()) }
