@@ -65,14 +65,19 @@ type Bus struct {
 
 // NewBus returns a Bus that is not open yet. Close ends it.
 func NewBus() *Bus {
-	addresses := []string{systemBus}
-	if given := os.Getenv("DBUS_SYSTEM_BUS_ADDRESS"); given != "" {
-		addresses[0] = given
-	}
+	addresses := []string{systemBusAddress()}
 	if os.Geteuid() == 0 {
 		addresses = append(addresses, privateBus)
 	}
 	return &Bus{addresses: addresses, opening: make(chan struct{}, 1)}
+}
+
+// systemBusAddress is where the system bus is, dbus-daemon(1).
+func systemBusAddress() string {
+	if given := os.Getenv("DBUS_SYSTEM_BUS_ADDRESS"); given != "" {
+		return given
+	}
+	return systemBus
 }
 
 // Close ends the connection, and returns when nothing of it runs any more.
@@ -251,6 +256,16 @@ func (l *line) callWithin(ctx context.Context, bound time.Duration, path dbus.Ob
 		c.Err = meaning(c.Err)
 	}
 	return c
+}
+
+// property asks for one property of an object.
+func (l *line) property(ctx context.Context, path dbus.ObjectPath, owner, name string) (value any, err error) {
+	var v dbus.Variant
+	call := l.call(ctx, path, propertiesInterface+".Get", owner, name)
+	if err = call.Err; err == nil {
+		err = call.Store(&v)
+	}
+	return v.Value(), err
 }
 
 // meaning tells errors of the bus apart.

@@ -53,10 +53,7 @@ var (
 // Run holds a lock until ctx ends.
 func (i *Inhibitor) Run(ctx context.Context) {
 	if i.address == "" {
-		i.address = systemBus
-		if given := os.Getenv("DBUS_SYSTEM_BUS_ADDRESS"); given != "" {
-			i.address = given
-		}
+		i.address = systemBusAddress()
 	}
 	said := false
 	for ctx.Err() == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/godbus/dbus/v5"
@@ -34,12 +35,7 @@ func (l *line) ask(ctx context.Context, method string, args ...any) (result <-ch
 	return c, func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		for i, other := range l.waiting[job] {
-			if other == c {
-				l.waiting[job] = append(l.waiting[job][:i], l.waiting[job][i+1:]...)
-				break
-			}
-		}
+		l.waiting[job] = slices.DeleteFunc(l.waiting[job], func(other chan string) bool { return other == c })
 		if len(l.waiting[job]) == 0 {
 			delete(l.waiting, job)
 		}
@@ -158,9 +154,8 @@ func (l *line) askStartOnce(ctx context.Context, unit string) (result <-chan str
 
 // isGoingDown reports whether the machine shuts down.
 func (l *line) isGoingDown(ctx context.Context) bool {
-	var state dbus.Variant
-	call := l.call(ctx, busPath, "org.freedesktop.DBus.Properties.Get", rootInterface, "SystemState")
-	return call.Err == nil && call.Store(&state) == nil && state.Value() == "stopping"
+	state, err := l.property(ctx, busPath, rootInterface, "SystemState")
+	return err == nil && state == "stopping"
 }
 
 // Kill sends a signal to all processes of a unit. None being there is no error.

@@ -108,19 +108,12 @@ func (l *line) jobType(ctx context.Context, property dbus.Variant) (kind string,
 	if fields, ok := property.Value().([]any); !ok || dbus.Store(fields, &id, &at) != nil || id == 0 {
 		return "", false, nil
 	}
-	var is dbus.Variant
-	call := l.call(ctx, at, propertiesInterface+".Get", busName+".Job", "JobType")
-	if answer := (dbus.Error{}); errors.As(call.Err, &answer) && !errors.Is(call.Err, ErrNoBus) {
+	is, err := l.property(ctx, at, busName+".Job", "JobType")
+	if answer := (dbus.Error{}); errors.As(err, &answer) && !errors.Is(err, ErrNoBus) {
 		return "", true, nil
 	}
-	if call.Err != nil {
-		return "", false, call.Err
-	}
-	if err := call.Store(&is); err != nil {
-		return "", false, err
-	}
-	kind, _ = is.Value().(string)
-	return kind, false, nil
+	kind, _ = is.(string)
+	return kind, false, err
 }
 
 // Processes returns how many processes the control group of a unit has.
