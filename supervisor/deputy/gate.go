@@ -88,39 +88,38 @@ type gate struct {
 // live returns nil when ctx ends, or the lease with nothing primary any more,
 // and an error when there is none to live by. It calls ready once it has seen one.
 func (g gate) live(ctx context.Context, ready func()) error {
-	end := g.end()
+	end, again := g.look()
 	if end <= g.clock.Now() {
 		return g.refusal()
 	}
 	ready()
 	for {
-		// A lease that is given back may end this before its time.
-		timer := g.clock.Timer(min(end, g.clock.Now().Add(supervisor.NewTiming(g.ttl()).Renew)))
+		timer := g.clock.Timer(again)
 		select {
 		case <-timer.C():
 		case <-ctx.Done():
 			timer.Stop()
 			return nil
 		}
-		next := g.end()
-		if next <= g.clock.Now() {
+		if end, again = g.look(); end <= g.clock.Now() {
 			if note, err := g.sight.Note(); err == nil && len(note.Promoted) == 0 {
 				return nil // there is nothing left to be behind of
 			}
 			return fmt.Errorf("the lease of %s was %w: what is still primary here is demoted from outside", g.service, errNotRenewed)
 		}
-		end = next
 	}
 }
 
-// end is s + 0.9 T; zero when no lease is held.
-func (g gate) end() sdk.Instant {
+// look returns s + 0.9 T, or zero when no lease is held; and when to look again,
+// which is sooner: a lease may be given back before its time.
+func (g gate) look() (end, again sdk.Instant) {
 	until := g.sight.Until()
 	if until == 0 {
-		return 0
+		return 0, 0
 	}
 	t := supervisor.NewTiming(g.ttl())
-	return until.Add(t.Trigger - t.Until)
+	end = until.Add(t.Trigger - t.Until)
+	return end, min(end, g.clock.Now().Add(t.Renew))
 }
 
 // ttl is that of the definition in force.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 
@@ -86,7 +87,7 @@ func (e *engine) count() {
 func (e *engine) watchedSeats() []*seat {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return append([]*seat(nil), e.watched...)
+	return slices.Clone(e.watched)
 }
 
 // leash is the shortest of all seats. Until there are all of them nothing is
