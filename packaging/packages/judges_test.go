@@ -39,12 +39,25 @@ func reviewed() map[string]string {
 		"non-standard-dir-perm":        "/etc/deputy/credentials is for root alone",
 		"dangerous-command-in-%postun": "what deputy wrote goes with it",
 		"not-listed-as-documentation":  "nfpm marks single files alone, and a list of all would be forgotten",
+		"statically-linked-binary":     "programs of Go without C need no library of the system, as for lintian",
+
+		"position-independent-executable-suggested": "one of Go wants the dynamic linker of a libc, and there is none else",
 	}
 }
 
 func TestRpmlintFindsNothingNew(t *testing.T) {
 	dir := built(t)
-	need(t, "rpmlint")
+	need(t, "rpmlint", "cpio")
+	// It unpacks by a cpio that takes absolute names as they are, which are those
+	// of this machine.
+	cpio, err := exec.LookPath("cpio")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shim := t.TempDir()
+	writeFile(t, filepath.Join(shim, "cpio"), "#!/bin/sh\nexec "+cpio+" --no-absolute-filenames \"$@\"\n", 0o755)
+	t.Setenv("PATH", shim+":"+os.Getenv("PATH"))
+	before := installed()
 	tag := regexp.MustCompile(`^\S+: [EW]: (\S+)`)
 	for _, name := range []string{"deputy", "deputy-plugins"} {
 		out, _ := exec.Command("rpmlint", rpmOf(t, dir, name)).CombinedOutput()
@@ -57,6 +70,20 @@ func TestRpmlintFindsNothingNew(t *testing.T) {
 			}
 		}
 	}
+	if after := installed(); after != before {
+		t.Errorf("judging the packages has changed what this machine has of deputy: %s, was %s", after, before)
+	}
+}
+
+// installed tells what this machine has of deputy, and since when.
+func installed() string {
+	var all []string
+	for _, path := range []string{"/usr/bin/deputy", "/usr/libexec/deputy/plugins", "/etc/deputy", "/usr/share/doc/deputy", "/usr/lib/systemd/system/deputy@.service"} {
+		if i, err := os.Lstat(path); err == nil {
+			all = append(all, path+" of "+i.ModTime().String())
+		}
+	}
+	return fmt.Sprint(all)
 }
 
 // TestBothHoldTheSame compares the deb with the rpm, file by file.
