@@ -85,9 +85,10 @@ func status(s *scene) {
 		})
 		s.Logf("status of a candidate: %s", s.property(h, unit, "StatusText"))
 	}
-	// Not judged: a logind that is slow to start, or not there, delays nothing, and
-	// the order of units has to do.
-	s.Logf("what delays a shutdown of %s: %q", from.name, s.ok(from, "systemd-inhibit", "--list", "--no-legend", "--no-pager"))
+	// A logind that is slow to start is asked again after a while.
+	await(s.T, 90*time.Second, "deputy delays a shutdown of "+from.name, func() bool {
+		return strings.Contains(s.ok(from, "systemd-inhibit", "--list", "--no-legend", "--no-pager"), "deputy")
+	})
 	s.Logf("systemctl status of the primary:\n%s", s.ok(from, "systemctl", "status", "--no-pager", "-n", "0", unit))
 }
 

@@ -50,7 +50,7 @@ var (
 	errNoLogind = errors.New("logind is gone")
 )
 
-// Run holds a lock until ctx ends.
+// Run holds the locks until ctx ends.
 func (i *Inhibitor) Run(ctx context.Context) {
 	if i.address == "" {
 		i.address = systemBusAddress()
@@ -68,7 +68,7 @@ func (i *Inhibitor) Run(ctx context.Context) {
 	}
 }
 
-// watch holds a lock on one connection, until that breaks or ctx ends.
+// watch holds the locks on one connection, until that breaks or ctx ends.
 func (i *Inhibitor) watch(ctx context.Context) error {
 	dialling, cancel := context.WithTimeoutCause(ctx, dialTime, fmt.Errorf("no answer within %s", dialTime))
 	conn, err := connectForFiles(dialling, i.address)
@@ -90,18 +90,18 @@ func (i *Inhibitor) watch(ctx context.Context) error {
 	}
 	signals := make(chan *dbus.Signal, 16)
 	conn.Signal(signals)
-	lock, err := i.lock(ctx, conn)
+	held, err := i.lock(ctx, conn)
 	if err != nil {
 		return err
 	}
-	defer func() { release(lock) }()
+	defer func() { release(held) }()
 	for {
 		select {
 		case s, open := <-signals:
 			if !open {
 				return errors.New("the connection to the bus is broken")
 			}
-			if lock, err = i.heed(ctx, conn, s, lock); err != nil {
+			if held, err = i.heed(ctx, conn, s, held); err != nil {
 				return err
 			}
 		case <-ctx.Done():
@@ -131,27 +131,27 @@ func connectForFiles(ctx context.Context, address string) (*dbus.Conn, error) {
 	return conn, nil
 }
 
-// heed does what a signal asks for, and returns the lock that is held then.
-func (i *Inhibitor) heed(ctx context.Context, conn *dbus.Conn, s *dbus.Signal, lock *os.File) (*os.File, error) {
+// heed does what a signal asks for, and returns the locks that are held then.
+func (i *Inhibitor) heed(ctx context.Context, conn *dbus.Conn, s *dbus.Signal, held []*os.File) ([]*os.File, error) {
 	why := map[string]error{loginInterface + ".PrepareForShutdown": errShutdown, loginInterface + ".PrepareForSleep": errSleep}[s.Name]
 	switch {
 	case s.Name == ownerChanged:
-		release(lock)
+		release(held)
 		if len(s.Body) == 3 && s.Body[2] == "" {
 			return nil, errNoLogind // asked for again later, which may start it
 		}
 	case why == nil || len(s.Body) != 1:
-		return lock, nil
+		return held, nil
 	case s.Body[0] == true:
 		i.Log.Info("roles are handed over", "cause", why)
 		leaving, cancel := context.WithTimeoutCause(ctx, delayTime, fmt.Errorf("not within %s", delayTime))
 		defer cancel()
 		i.left = true
 		i.Away(leaving, why)
-		release(lock)
+		release(held)
 		return nil, nil
 	default: // awake again, or the shutdown is cancelled
-		release(lock)
+		release(held)
 		i.comeBack()
 	}
 	return i.lock(ctx, conn)
@@ -163,26 +163,32 @@ func (i *Inhibitor) comeBack() {
 	i.Back()
 }
 
-// lock takes the delay lock. It is released by closing the file. logind gives none
-// while the machine goes down or to sleep: what it was left for is over then, if
-// that was said while nobody listened.
-func (i *Inhibitor) lock(ctx context.Context, conn *dbus.Conn) (*os.File, error) {
+// lock takes the delay locks. They are released by closing the files. logind gives
+// none while the machine goes down or to sleep: what it was left for is over then,
+// if that was said while nobody listened.
+func (i *Inhibitor) lock(ctx context.Context, conn *dbus.Conn) (held []*os.File, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, inhibitTime, fmt.Errorf("no answer within %s", inhibitTime))
 	defer cancel()
-	var fd dbus.UnixFD
-	err := conn.Object(loginName, loginPath).CallWithContext(ctx, loginInterface+".Inhibit", 0,
-		"shutdown:sleep", i.Who, "hands over its roles", "delay").Store(&fd)
-	if err != nil {
-		return nil, fmt.Errorf("delay shutdown and suspend: %w", err)
+	// One for each: for a lock of both systemd 252 wants a permission that only
+	// who sits at the machine has.
+	for _, what := range []string{"shutdown", "sleep"} {
+		var fd dbus.UnixFD
+		err := conn.Object(loginName, loginPath).CallWithContext(ctx, loginInterface+".Inhibit", 0,
+			what, i.Who, "hands over its roles", "delay").Store(&fd)
+		if err != nil {
+			release(held)
+			return nil, fmt.Errorf("delay %s: %w", what, err)
+		}
+		held = append(held, os.NewFile(uintptr(fd), "inhibitor"))
 	}
 	if i.left {
 		i.comeBack()
 	}
-	return os.NewFile(uintptr(fd), "inhibitor"), nil
+	return held, nil
 }
 
-func release(lock *os.File) {
-	if lock != nil {
+func release(held []*os.File) {
+	for _, lock := range held {
 		lock.Close()
 	}
 }
