@@ -74,11 +74,12 @@ func start(s *scene) {
 // One line tells what an operator asks first.
 func status(s *scene) {
 	from, _ := s.primary()
-	if text := s.property(from, unit, "StatusText"); !strings.HasPrefix(text, "primary") || !strings.Contains(text, "term") {
-		s.Errorf("status of the primary is %q, want role and term", text)
-	} else {
-		s.Logf("status of the primary: %s", text)
-	}
+	// It is told once a second at most.
+	await(s.T, 5*time.Second, "the status of the primary has role and term", func() bool {
+		text := s.property(from, unit, "StatusText")
+		return strings.HasPrefix(text, "primary") && strings.Contains(text, "term")
+	})
+	s.Logf("status of the primary: %s", s.property(from, unit, "StatusText"))
 	for _, h := range s.others(from) {
 		await(s.T, 5*time.Second, "the status of "+h.name+" names the primary", func() bool {
 			return strings.Contains(s.property(h, unit, "StatusText"), from.name)
