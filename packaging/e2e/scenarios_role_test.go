@@ -66,6 +66,9 @@ func roleTargets(s *scene) {
 		})
 	}
 	s.only(from, shop)
+	await(s.T, 5*time.Second, "the standby target of "+other.name+" is active again", func() bool {
+		return s.property(other, "deputy-standby@"+service+".target", "ActiveState") == "active"
+	})
 	// A stop waits, too.
 	s.ok(from, "systemctl", "stop", unit)
 	if state := s.property(from, shop, "ActiveState"); state != "inactive" {

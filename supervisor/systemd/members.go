@@ -46,6 +46,9 @@ func (t *Targets) wanted(target Unit) []string {
 // without end.
 const maxMembers = 256
 
+// errMany is why what belongs to a role cannot be listed, and so not be stopped.
+var errMany = errors.New("too many units")
+
 // members are the units that belong to a target or a gate, with what stops along
 // with them and what they trigger. The target itself is not among them.
 func (t *Targets) members(ctx context.Context, target, gate Unit) ([]string, error) {
@@ -58,7 +61,7 @@ func (t *Targets) members(ctx context.Context, target, gate Unit) ([]string, err
 			continue
 		}
 		if len(members) == maxMembers {
-			return nil, fmt.Errorf("list what belongs to %s: more than %d units", target.Name, maxMembers)
+			return nil, fmt.Errorf("list what belongs to %s: %w: more than %d with what stops along with them", target.Name, errMany, maxMembers)
 		}
 		members = append(members, name)
 		u, err := t.bus.Unit(ctx, name)

@@ -34,6 +34,7 @@ type Targets struct {
 	next   int
 	idle   chan struct{} // closed while no act runs
 	denied error         // why the target may not be started
+	many   error         // why not all that belongs to the role could be stopped, as seen with alone
 	alone  bool          // nothing belongs to the target, as seen when nothing had to be fast
 	serves bool          // promoted, and not demoted since
 	begun  bool          // the target was asked for since then
@@ -83,6 +84,8 @@ func (t *Targets) Do(ctx context.Context, a sdk.Transition, progress func(string
 	switch {
 	case errors.Is(err, sdk.ErrAlready):
 		return sdk.Result{Outcome: sdk.OutcomeAlready, Detail: detail}
+	case errors.Is(err, errMany) && a.Action == sdk.Promote:
+		return sdk.Result{Outcome: sdk.OutcomeUnchanged, Refused: true, Detail: err.Error()}
 	case err != nil:
 		return sdk.Result{Outcome: sdk.OutcomeUnknown, Detail: err.Error()}
 	}
@@ -143,16 +146,22 @@ func (t *Targets) Rank(context.Context, string, map[string]string) (map[string]s
 	return nil, fmt.Errorf("rank: %w", errors.ErrUnsupported)
 }
 
-// look finds out whether there will be anything to wait for. What changes after
-// that is not waited for, and started all the same.
+// look finds out whether there will be anything to wait for, and whether all of
+// it can be stopped. What changes after that is not waited for, and started all
+// the same.
 func (t *Targets) look(ctx context.Context) {
-	target, err := t.bus.Unit(ctx, Primary(t.service))
+	target, gate, err := t.both(ctx, Primary(t.service), Gate(t.service))
 	if err != nil {
 		return // then it is found out when it counts
+	}
+	_, many := t.members(ctx, target, gate)
+	if !errors.Is(many, errMany) {
+		many = nil
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.alone = target.Stays() && len(t.wanted(target)) == 0
+	t.many = many
 }
 
 // promote starts the units of a primary, and waits for them where there are any.
@@ -161,6 +170,9 @@ func (t *Targets) promote(ctx context.Context, a sdk.Transition, progress func(s
 	err := t.inTurn(ctx, func() error { // what was asked for in another role is asked for no more
 		t.mu.Lock()
 		defer t.mu.Unlock()
+		if t.many != nil {
+			return t.many
+		}
 		alone = t.alone
 		t.alone, t.serves, t.begun = false, true, false
 		return nil
@@ -321,17 +333,19 @@ func (t *Targets) clear(ctx context.Context, progress func(string)) {
 
 const clearTime = 10 * time.Second
 
-// Watch tells when gate or target have changed.
+// Watch tells when gate or targets have changed.
 func (t *Targets) Watch(ctx context.Context, changed func()) error {
-	t.bus.Watch(ctx, changed, Gate(t.service), Primary(t.service))
+	t.bus.Watch(ctx, changed, Gate(t.service), Primary(t.service), Standby(t.service))
 	return nil
 }
 
 // Check tells a primary whether its units are still held up. A target that
 // nobody waited for is started; one that no unit belongs to costs nobody the role.
+// A standby's is started again where it was stopped, as a start of the primary's
+// by hand does.
 func (t *Targets) Check(ctx context.Context, role sdk.Role, _ sdk.Term) (sdk.Health, error) {
 	if role != sdk.RolePrimary {
-		return sdk.Health{Fit: true}, nil
+		return t.checkStandby(ctx), nil
 	}
 	target, gate, err := t.both(ctx, Primary(t.service), Gate(t.service))
 	if err != nil {
@@ -355,6 +369,40 @@ func (t *Targets) Check(ctx context.Context, role sdk.Role, _ sdk.Term) (sdk.Hea
 	}
 	t.isNews("active")
 	return sdk.Health{Fit: true}, nil
+}
+
+// checkStandby is Check for a standby.
+func (t *Targets) checkStandby(ctx context.Context) sdk.Health {
+	if t.tooMany() != nil {
+		t.look(ctx) // somebody may have put it right
+	}
+	if many := t.tooMany(); many != nil {
+		return sdk.Health{Detail: many.Error()}
+	}
+	standby, own, err := t.both(ctx, Standby(t.service), Supervisor(t.service))
+	if err != nil || standby.Up() || standby.Job != "" || !own.Up() || own.Job != "" {
+		return sdk.Health{Fit: true}
+	}
+	err = t.inTurn(ctx, func() error {
+		t.mu.Lock()
+		serves := t.serves
+		t.mu.Unlock()
+		if serves { // it is none any more
+			return nil
+		}
+		return t.bus.Try(ctx, standby.Name)
+	})
+	if err != nil && !errors.Is(err, ErrTaken) && t.isNews("not started: "+err.Error()) {
+		t.log.Warn("target of a standby not started again", "plugin", "targets", "cause", t.cure(err))
+	}
+	return sdk.Health{Fit: true}
+}
+
+// tooMany is why not all that belongs to the role could be stopped; nil for it can.
+func (t *Targets) tooMany() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.many
 }
 
 // unseen is the health when PID 1 does not answer: what is not known of units is

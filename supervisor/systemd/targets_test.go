@@ -3,6 +3,7 @@ package systemd
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -152,6 +153,50 @@ func TestTargetsFollowTheRole(t *testing.T) {
 	moved.Store(true)
 	if err := <-settled; err != nil {
 		t.Errorf("settle while another job is in the way: %v", err)
+	}
+}
+
+// A start of the primary's target by hand stops that of the standby, before it is
+// refused.
+func TestStandbyTargetThatWasStoppedIsStartedAgain(t *testing.T) {
+	p, targets := scene(t, "parser.service")
+	check := func() {
+		t.Helper()
+		if h, err := targets.Check(t.Context(), sdk.RoleStandby, 1); !h.Fit || err != nil {
+			t.Errorf("check of a standby: %+v, %v", h, err)
+		}
+	}
+	p.unit(Supervisor("db"), func(u *fakeUnit) { u.active = "deactivating" })
+	if check(); len(p.called()) != 0 {
+		t.Errorf("with a supervisor that is being stopped it did %q", p.called())
+	}
+	p.unit(Supervisor("db"), func(u *fakeUnit) { u.active = "active" })
+	check()
+	eventually(t, func() bool { return p.active(standby) == "active" })
+	before := len(p.called())
+	if check(); len(p.called()) != before {
+		t.Errorf("with a target that is active it did %q", p.called()[before:])
+	}
+}
+
+// What cannot be listed cannot be stopped for sure either.
+func TestTargetsWithTooManyMembersAreNotStarted(t *testing.T) {
+	p, targets := scene(t)
+	for i := range maxMembers + 1 {
+		p.depends(primary, "Wants", fmt.Sprintf("job-%d.service", i))
+	}
+	if err := targets.Settle(t.Context(), func() bool { return false }); err != nil {
+		t.Fatal(err)
+	}
+	if h, _ := targets.Check(t.Context(), sdk.RoleStandby, 1); h.Fit || !strings.Contains(h.Detail, "more than 256") {
+		t.Errorf("check of a standby: %+v, want unfit for too many units", h)
+	}
+	if r := targets.Do(t.Context(), act(sdk.Promote, sdk.Planned, 20*time.Second), nil); r.Outcome != sdk.OutcomeUnchanged || !r.Refused || len(p.called()) != 0 {
+		t.Errorf("promote: %+v, %q, want it refused with nothing done", r, p.called())
+	}
+	p.unit(primary, func(u *fakeUnit) { u.deps["Wants"] = nil })
+	if h, _ := targets.Check(t.Context(), sdk.RoleStandby, 1); !h.Fit {
+		t.Errorf("check after it was put right: %+v", h)
 	}
 }
 
