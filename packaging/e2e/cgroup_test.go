@@ -58,7 +58,7 @@ func sweepCgroups() error {
 		return err
 	}
 	for _, mount := range append(v2, v1...) {
-		ours, err := filepath.Glob(filepath.Join(mount, dirPrefix+"*"))
+		ours, err := filepath.Glob(filepath.Join(mount, dirPrefix()+"*"))
 		if err != nil {
 			return err
 		}

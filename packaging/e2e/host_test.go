@@ -74,6 +74,15 @@ Nice=-20
 WantedBy=multi-user.target
 `
 
+// workerUnit is managed by deputy, and tells when it answers.
+const workerUnit = `[Unit]
+Description=Answers where the queue is primary
+[Service]
+Type=notify
+ExecStart=/usr/local/bin/answer %d
+Nice=-20
+`
+
 // format mounts an empty disk and writes what makes this host itself.
 func (h *host) format(answer string) error {
 	for _, dir := range []string{"upper", "work", "root"} {
@@ -95,6 +104,7 @@ func (h *host) format(answer string) error {
 		"/etc/machine-id": fmt.Sprintf("%032x\n", 0xd0+h.index),
 		"/etc/systemd/system/lab-network.service": fmt.Sprintf(networkUnit, h.addr, prefixLen),
 		"/etc/systemd/system/answer.service":      fmt.Sprintf(answerUnit, answersPort),
+		"/etc/systemd/system/worker.service":      fmt.Sprintf(workerUnit, workerPort),
 		"/etc/systemd/journald.conf.d/lab.conf":   "[Journal]\nStorage=persistent\nRateLimitIntervalSec=0\nSyncIntervalSec=1s\n",
 	} {
 		if err := h.write(file, text); err != nil {
@@ -135,7 +145,7 @@ func (h *host) write(file, text string) error {
 func (h *host) boot(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, bootFor, errors.New("not booted in time"))
 	defer cancel()
-	h.cgroup = fmt.Sprintf("%s%s-%s", dirPrefix, h.suite, h.name)
+	h.cgroup = fmt.Sprintf("%s%s-%s", dirPrefix(), h.suite, h.name)
 	group, err := makeCgroup(h.cgroup)
 	if err != nil {
 		return err

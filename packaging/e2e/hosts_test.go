@@ -71,7 +71,7 @@ func TestHosts(t *testing.T) {
 	defer f.print(os.Stdout)
 	for _, r := range wanted {
 		t.Run(r.suite, func(t *testing.T) {
-			l, err := openLab(t.Context(), os.Getenv(insideEnv), r, f)
+			l, err := openLab(t.Context(), os.Getenv(insideEnv), r, quick(), f)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -116,8 +116,10 @@ func (l *lab) play(t *testing.T, what scenario) {
 	s := &scene{T: t, lab: l, ctx: ctx, began: now()}
 	since := time.Now()
 	defer func() {
-		for _, o := range l.probe.Overlaps(s.began) {
-			t.Errorf("two at once: %s", o)
+		for _, w := range l.services {
+			for _, o := range w.Overlaps(s.began) {
+				t.Errorf("%s: two at once: %s", w.name, o)
+			}
 		}
 		if t.Failed() || os.Getenv("DEPUTY_E2E_TELL") != "" {
 			s.tell(since)
@@ -129,11 +131,14 @@ func (l *lab) play(t *testing.T, what scenario) {
 // tell prints what is known of a failure.
 func (s *scene) tell(since time.Time) {
 	s.Helper()
-	for _, o := range s.probe.Outages(s.began) {
-		s.Logf("%s", o)
+	for _, w := range s.services {
+		for _, o := range w.Outages(s.began) {
+			s.Logf("%s: %s", w.name, o)
+		}
+		who, ago := w.Answering()
+		s.Logf("%s: the last answer is from %s, %s ago", w.name, who, ago)
 	}
-	who, ago := s.probe.Answering()
-	s.Logf("the last answer is from %s, %s ago; the prober itself was held up for %s at most", who, ago, s.probe.Held(s.began))
+	s.Logf("the prober itself was held up for %s at most", s.probe.Held(s.began))
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	for _, h := range s.hosts {
@@ -193,7 +198,7 @@ func (s *scene) property(h *host, unit, name string) string {
 // primary waits until the role is settled and returns who has it.
 func (s *scene) primary() (*host, supervisor.Primary) {
 	s.Helper()
-	p, err := s.settled(s.ctx, 0)
+	p, err := s.orders.settled(s.ctx, 0)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -203,7 +208,7 @@ func (s *scene) primary() (*host, supervisor.Primary) {
 // current returns who is primary now; nil for nobody.
 func (s *scene) current() (*host, supervisor.Primary) {
 	s.Helper()
-	r, err := s.records(s.ctx)
+	r, err := s.orders.records(s.ctx)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -213,7 +218,7 @@ func (s *scene) current() (*host, supervisor.Primary) {
 // moved waits until another term is settled than that of before.
 func (s *scene) moved(before supervisor.Primary) (*host, supervisor.Primary) {
 	s.Helper()
-	p, err := s.settled(s.ctx, before.Term)
+	p, err := s.orders.settled(s.ctx, before.Term)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -223,7 +228,7 @@ func (s *scene) moved(before supervisor.Primary) (*host, supervisor.Primary) {
 // served waits until a primary of another term answers than that of before.
 func (s *scene) served(before supervisor.Primary) {
 	s.Helper()
-	if _, err := s.until(s.ctx, before.Term, s.isServed); err != nil {
+	if _, err := s.orders.until(s.ctx, before.Term, s.orders.isServed); err != nil {
 		s.Fatal(err)
 	}
 }

@@ -2,10 +2,8 @@ package e2e
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,14 +15,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/deputy-ha/deputy/packaging/e2e/prober"
-	"github.com/deputy-ha/deputy/sdk"
-	"github.com/deputy-ha/deputy/supervisor"
 	"github.com/deputy-ha/deputy/supervisor/etcd/etcdtest"
 )
 
 const (
 	size       = 3
-	service    = "orders"
 	probeEvery = 2 * time.Millisecond
 	settleFor  = 30 * time.Second
 )
@@ -32,19 +27,34 @@ const (
 // A lab is a network with three hosts of one release, etcd and a prober.
 type lab struct {
 	release
-	dir     string // of the run
-	etcd    *etcdtest.Cluster
-	client  *clientv3.Client
-	hosts   []*host
-	probe   *prober.Prober
-	figures *figures
-	probing errgroup.Group
-	stop    context.CancelFunc
+	setup
+	dir      string // of the run
+	etcd     *etcdtest.Cluster
+	client   *clientv3.Client
+	hosts    []*host
+	services []*watched // those that are enabled
+	orders   *watched   // the first of them
+	probe    *prober.Prober
+	figures  *figures
+	probing  errgroup.Group
+	stop     context.CancelFunc
+}
+
+// A setup is what differs between labs.
+type setup struct {
+	ttl                 time.Duration
+	heartbeat, election time.Duration // etcd's defaults where zero
+	queue               bool          // the queue is enabled besides orders
+}
+
+// quick is a setup whose etcd is back soon.
+func quick() setup {
+	return setup{ttl: 3 * time.Second, heartbeat: 50 * time.Millisecond, election: 250 * time.Millisecond}
 }
 
 // openLab boots the hosts; nothing is installed on them.
-func openLab(ctx context.Context, dir string, r release, f *figures) (_ *lab, err error) {
-	l := &lab{release: r, dir: dir, figures: f}
+func openLab(ctx context.Context, dir string, r release, what setup, f *figures) (_ *lab, err error) {
+	l := &lab{release: r, setup: what, dir: dir, figures: f}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.close())
@@ -53,7 +63,7 @@ func openLab(ctx context.Context, dir string, r release, f *figures) (_ *lab, er
 	l.etcd, err = etcdtest.Start(ctx, etcdtest.Options{
 		Dir: filepath.Join(hostsDir(dir), r.suite+"-etcd"), Direct: true, NoFsync: true,
 		Listen:    []string{etcdAddr(0).String(), etcdAddr(1).String(), etcdAddr(2).String()},
-		Heartbeat: 50 * time.Millisecond, Election: 250 * time.Millisecond,
+		Heartbeat: l.heartbeat, Election: l.election,
 	})
 	if err != nil {
 		return nil, err
@@ -62,9 +72,13 @@ func openLab(ctx context.Context, dir string, r release, f *figures) (_ *lab, er
 	if err != nil {
 		return nil, err
 	}
-	l.probe, err = prober.New(bridgeName, clientAddr(), netip.AddrPortFrom(serviceAddr(), answersPort), probeEvery)
+	l.probe, err = prober.New(bridgeName, clientAddr(), probeEvery)
 	if err != nil {
 		return nil, err
+	}
+	l.orders = l.watch(ordersService(l.ttl))
+	if l.queue {
+		l.watch(queueService(l.ttl))
 	}
 	probing, stop := context.WithCancel(context.Background())
 	l.stop = stop
@@ -106,14 +120,22 @@ func (l *lab) reset(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = l.settled(ctx, 0)
-	return err
+	for _, w := range l.services {
+		if _, err := w.settled(ctx, 0); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// enable starts the service, now and at each boot.
+// enable starts the services, now and at each boot.
 func (l *lab) enable(ctx context.Context, h *host) error {
-	_, err := h.run(ctx, "deputy", "enable", service)
-	return err
+	for _, w := range l.services {
+		if _, err := h.run(ctx, "deputy", "enable", w.name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // boot turns a host on and has the prober ask at its door.
@@ -125,7 +147,9 @@ func (l *lab) boot(ctx context.Context, h *host) error {
 	if err != nil {
 		return err
 	}
-	l.probe.Aim(h.name, mac)
+	for _, w := range l.services {
+		w.Aim(h.name, mac, w.at(h))
+	}
 	return nil
 }
 
@@ -197,7 +221,7 @@ func (l *lab) install(ctx context.Context, h *host, version string) error {
 	return err
 }
 
-// configure writes what an operator writes: the node, and one service.
+// configure writes what an operator writes: the node, and its services.
 func (l *lab) configure(h *host) error {
 	quoted := make([]string, 0, size)
 	for _, e := range l.etcd.Endpoints() {
@@ -207,102 +231,12 @@ func (l *lab) configure(h *host) error {
 	if err := h.write("/etc/deputy/deputy.toml", node); err != nil {
 		return err
 	}
-	return h.write(definitionFile, definition(""))
-}
-
-const definitionFile = "/etc/deputy/services.d/" + service + ".toml"
-
-// definition is that of the service that is probed, with further settings.
-func definition(more string) string {
-	return fmt.Sprintf(`description = "An address that answers"
-ttl = "3s"
-%s
-[[plugin]]
-use    = "vip"
-config = { address = "%s/32", interface = "host0" }
-`, more, serviceAddr())
-}
-
-// records are what etcd has about the service.
-type records struct {
-	primary    supervisor.Primary // zero when there is none
-	candidates map[string]supervisor.Candidate
-}
-
-func (l *lab) records(ctx context.Context) (records, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	prefix := "/deputy/v1/services/" + service + "/"
-	reply, err := l.client.Get(ctx, prefix, clientv3.WithPrefix())
-	if err != nil {
-		return records{}, fmt.Errorf("read the records: %w", err)
-	}
-	r := records{candidates: make(map[string]supervisor.Candidate)}
-	for _, kv := range reply.Kvs {
-		key := strings.TrimPrefix(string(kv.Key), prefix)
-		if key == "primary" {
-			if err := json.Unmarshal(kv.Value, &r.primary); err != nil {
-				return records{}, err
-			}
-		} else if node, ok := strings.CutPrefix(key, "candidates/"); ok {
-			var c supervisor.Candidate
-			if err := json.Unmarshal(kv.Value, &c); err != nil {
-				return records{}, err
-			}
-			r.candidates[node] = c
+	for _, w := range l.services {
+		if err := w.define(h, ""); err != nil {
+			return err
 		}
 	}
-	return r, nil
-}
-
-// isServed reports whether a primary of a later term answers.
-func (l *lab) isServed(r records, after sdk.Term) bool {
-	who, ago := l.probe.Answering()
-	return r.primary.State == sdk.RolePrimary && r.primary.Term > after && who == r.primary.Node && ago < 100*time.Millisecond
-}
-
-// isSettled reports whether, besides, all other hosts that are on are
-// candidates.
-func (l *lab) isSettled(r records, after sdk.Term) bool {
-	for _, h := range l.hosts {
-		c, ok := r.candidates[h.name]
-		role := sdk.RoleCandidate
-		if h.name == r.primary.Node {
-			role = sdk.RolePrimary
-		}
-		if h.isOn() && (!ok || c.Role != role) {
-			return false
-		}
-	}
-	return l.isServed(r, after)
-}
-
-// settled waits until the service has a primary in a term after the given one,
-// and all that are on take part.
-func (l *lab) settled(ctx context.Context, after sdk.Term) (supervisor.Primary, error) {
-	return l.until(ctx, after, l.isSettled)
-}
-
-// until waits until the records are as they should be.
-func (l *lab) until(ctx context.Context, after sdk.Term, ok func(r records, after sdk.Term) bool) (supervisor.Primary, error) {
-	ctx, cancel := context.WithTimeout(ctx, settleFor)
-	defer cancel()
-	for {
-		r, err := l.records(ctx)
-		if err == nil && ok(r, after) {
-			return r.primary, nil
-		}
-		select {
-		case <-ctx.Done():
-			who, ago := l.probe.Answering()
-			roles := make(map[string]string)
-			for node, c := range r.candidates {
-				roles[node] = fmt.Sprintf("%s (%s)", c.Role, c.Verdict)
-			}
-			return r.primary, fmt.Errorf("the role is not settled within %s in a term after %d: primary is %+v, the others are %v, %s answered %s ago", settleFor, after, r.primary, roles, who, ago)
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
+	return nil
 }
 
 // now is CLOCK_BOOTTIME, as the prober has it.

@@ -80,7 +80,7 @@ func outside() (code int, err error) {
 	if err := sweep(); err != nil {
 		return 1, err
 	}
-	dir, err := os.MkdirTemp("", dirPrefix)
+	dir, err := os.MkdirTemp("", dirPrefix())
 	if err != nil {
 		return 1, err
 	}

@@ -12,6 +12,7 @@ const (
 	bridgeName  = "lab0"
 	prefixLen   = 24
 	answersPort = 7000 // where each host answers
+	workerPort  = 7001 // where the unit answers that the queue manages
 )
 
 func clientAddr() netip.Addr  { return netip.AddrFrom4([4]byte{192, 0, 2, 1}) }

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -86,13 +87,16 @@ func lockCache(ctx context.Context) (unlock func(), err error) {
 	}
 }
 
-// dirPrefix begins the name of each run's directory, and of its cgroups.
-const dirPrefix = "deputy-e2e-"
+// dirPrefix begins the name of each run's directory, and of its cgroups: another
+// one for each cache, so that runs with caches of their own are in nobody's way.
+func dirPrefix() string {
+	return fmt.Sprintf("deputy-e2e-%08x-", crc32.ChecksumIEEE([]byte(cacheDir())))
+}
 
 // sweep removes what a run that was killed has left: directories, and cgroups
 // without a process. The caller has the cache locked, so none is in use.
 func sweep() error {
-	old, err := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*"))
+	old, err := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix()+"*"))
 	if err != nil {
 		return err
 	}

@@ -102,8 +102,8 @@ func freezeHost(s *scene) {
 			s.Fatal(err)
 		}
 		frozen := now()
-		_, err := s.until(s.ctx, before.Term, s.isServed)
-		longest := s.probe.LastAsked(from.name) - frozen
+		_, err := s.orders.until(s.ctx, before.Term, s.orders.isServed)
+		longest := s.orders.LastAsked(from.name) - frozen
 		if err := errors.Join(err, from.freeze(false)); err != nil {
 			s.Fatal(err)
 		}

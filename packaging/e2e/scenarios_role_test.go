@@ -144,7 +144,7 @@ func (s *scene) lostSupervisor(what, before, after string) {
 	killed := now()
 	s.served(p)
 	s.outage(what, began)
-	if last := s.probe.LastAsked(from.name); last-killed > ttl*95/100 {
+	if last := s.orders.LastAsked(from.name); last-killed > ttl*95/100 {
 		s.Errorf("%s: %s answered for %s after its supervisor was killed, want at most 0.95 of the ttl", what, from.name, last-killed)
 	}
 	await(s.T, 5*time.Second, what+": the gate of "+from.name+" has taken the address and ended", func() bool {

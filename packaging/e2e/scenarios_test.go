@@ -54,7 +54,7 @@ func start(s *scene) {
 	for range runs() {
 		h := s.others(from)[0]
 		s.ok(h, "systemctl", "stop", unit)
-		if r, err := s.records(s.ctx); err != nil {
+		if r, err := s.orders.records(s.ctx); err != nil {
 			s.Fatal(err)
 		} else if _, ok := r.candidates[h.name]; ok {
 			s.Errorf("%s takes part although it was stopped", h.name)
@@ -62,7 +62,7 @@ func start(s *scene) {
 		began := now()
 		s.ok(h, "systemctl", "start", unit)
 		s.figures.add(s.systemd, "systemctl start of a standby returns after", now()-began)
-		if r, err := s.records(s.ctx); err != nil {
+		if r, err := s.orders.records(s.ctx); err != nil {
 			s.Fatal(err)
 		} else if _, ok := r.candidates[h.name]; !ok {
 			s.Errorf("%s: systemctl start has returned, and it does not take part", h.name)
@@ -109,7 +109,7 @@ func switchover(s *scene) {
 
 // outage notes for how long nobody answered since an event.
 func (s *scene) outage(what string, began prober.Instant) time.Duration {
-	d, _ := s.probe.Outage(began)
+	d, _ := s.orders.Outage(began)
 	s.figures.add(s.systemd, what+silent, d)
 	return d
 }
@@ -144,7 +144,7 @@ func stopPrimary(s *scene) {
 			s.Errorf("%s has the address after systemctl stop has returned", from.name)
 		}
 		s.served(before)
-		if last := s.probe.LastAsked(from.name); last > returned {
+		if last := s.orders.LastAsked(from.name); last > returned {
 			s.Errorf("%s answers after systemctl stop has returned", from.name)
 		}
 		s.outage("systemctl stop", began)
@@ -175,7 +175,7 @@ func (s *scene) kept(what string, h *host, term uint64, began prober.Instant) {
 	if at != h || uint64(p.Term) != term {
 		s.Errorf("%s: the role is at %s in term %d, want it kept at %s in term %d", what, at.name, p.Term, h.name, term)
 	}
-	d, lost := s.probe.Outage(began)
+	d, lost := s.orders.Outage(began)
 	s.figures.add(s.systemd, what+silent, d)
 	s.figures.count(s.systemd, what+": answers lost", lost)
 	if lost > 0 {
@@ -245,7 +245,7 @@ func freeze(s *scene) {
 		s.figures.note(s.systemd, "SIGSTOP: the role went", map[bool]string{true: "nowhere", false: "to another host"}[at == from && p.Term == before.Term])
 		s.outage("SIGSTOP", began)
 		if at != from {
-			if last := s.probe.LastAsked(from.name); last-stopped > ttl*95/100 {
+			if last := s.orders.LastAsked(from.name); last-stopped > ttl*95/100 {
 				s.Errorf("%s answered for %s after its supervisor was stopped, want at most 0.95 of the ttl", from.name, last-stopped)
 			}
 		}
@@ -259,12 +259,12 @@ func reload(s *scene) {
 	began, pid := now(), s.mainPID(h)
 	const before, after = 100, 90 // the default, and another
 	define := func(more string) {
-		if err := h.write(definitionFile, definition(more)); err != nil {
+		if err := s.orders.define(h, more); err != nil {
 			s.Fatal(err)
 		}
 	}
 	inForce := func(what string, want int) {
-		r, err := s.records(s.ctx)
+		r, err := s.orders.records(s.ctx)
 		if err != nil {
 			s.Fatal(err)
 		}
@@ -288,7 +288,7 @@ func reload(s *scene) {
 		s.Errorf("after a reload that failed %s is %s, want active", unit, state)
 	}
 	await(s.T, 5*time.Second, "the journal names the mistake with its line", func() bool {
-		return strings.Contains(s.journal(s.ctx, h, since.Add(-time.Second), 80), definitionFile+":3")
+		return strings.Contains(s.journal(s.ctx, h, since.Add(-time.Second), 80), s.orders.file()+":3")
 	})
 	inForce("a reload that failed", after)
 	define("")

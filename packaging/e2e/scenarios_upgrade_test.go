@@ -58,7 +58,7 @@ func (s *scene) runs(h *host, version string) {
 		}
 	}
 	await(s.T, 5*time.Second, fmt.Sprintf("%s takes part with version %s", h.name, version), func() bool {
-		r, err := s.records(s.ctx)
+		r, err := s.orders.records(s.ctx)
 		return err == nil && strings.Contains(r.candidates[h.name].Version, version)
 	})
 }

@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"syscall"
 
+	"github.com/coreos/go-systemd/v22/daemon"
+
 	"github.com/deputy-ha/deputy/packaging/e2e/prober"
 )
 
@@ -39,5 +41,8 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	return prober.Answer(ctx, node, uint16(port))
+	return prober.Answer(ctx, node, uint16(port), func() {
+		// Without systemd nobody waits for it.
+		_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
+	})
 }

@@ -13,8 +13,9 @@ import (
 )
 
 // Answer answers for a node at each of its addresses, until ctx ends. Whether
-// the service's address is among them is not its business.
-func Answer(ctx context.Context, node string, port uint16) error {
+// the service's address is among them is not its business. It calls ready once
+// it hears questions.
+func Answer(ctx context.Context, node string, port uint16, ready func()) error {
 	listen := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error
 		return errors.Join(c.Control(func(fd uintptr) {
@@ -28,6 +29,7 @@ func Answer(ctx context.Context, node string, port uint16) error {
 	conn := c.(*net.UDPConn)
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })()
+	ready()
 	buf, where := make([]byte, 512), make([]byte, 128)
 	for {
 		n, k, _, from, err := conn.ReadMsgUDPAddrPort(buf, where)

@@ -24,26 +24,34 @@ func Now() Instant {
 	return Instant(ts.Nano())
 }
 
-// A Prober asks until its Run ends.
+// A Prober asks about services until its Run ends.
 type Prober struct {
-	every   time.Duration
-	service netip.AddrPort
-	client  netip.AddrPort
-	link    int
-	conn    *net.UDPConn // asks through the network, and hears every answer
-	door    int          // a packet socket that asks at doors, and receives nothing
+	every  time.Duration
+	client netip.AddrPort
+	link   int
+	conn   *net.UDPConn // asks through the network, and hears every answer
+	door   int          // a packet socket that asks at doors, and receives nothing
 
 	mu     sync.Mutex
-	doors  []door
-	tracks []track // 0 is the network's; then one a door
+	places []*place
 	last   Instant // when it last asked
 	pauses []pause
 }
 
-// A door is the network interface of a node.
-type door struct {
-	node string
-	mac  net.HardwareAddr
+// A Service is what is asked for at some places, all of which only one node
+// answers at a time.
+type Service struct {
+	prober *Prober
+	client *place   // asked through the network, as clients do; nil where nothing is
+	doors  []*place // the nodes' own
+}
+
+// A place is where questions are put.
+type place struct {
+	to   netip.AddrPort
+	node string           // whose door it is; empty for the network
+	mac  net.HardwareAddr // of the door
+	track
 }
 
 // A pause is a time in which the prober was itself held up.
@@ -52,9 +60,9 @@ type pause struct {
 	dur time.Duration
 }
 
-// New prepares to ask for service every so often, from the address client of
-// the network interface link. It needs CAP_NET_RAW.
-func New(link string, client netip.Addr, service netip.AddrPort, every time.Duration) (*Prober, error) {
+// New prepares to ask every so often, from the address client of the network
+// interface link. It needs CAP_NET_RAW.
+func New(link string, client netip.Addr, every time.Duration) (*Prober, error) {
 	dev, err := net.InterfaceByName(link)
 	if err != nil {
 		return nil, fmt.Errorf("find %s: %w", link, err)
@@ -68,9 +76,8 @@ func New(link string, client netip.Addr, service netip.AddrPort, every time.Dura
 		return nil, errors.Join(fmt.Errorf("open a packet socket: %w", err), conn.Close())
 	}
 	p := &Prober{
-		every: every, service: service, link: dev.Index, conn: conn, door: packets,
+		every: every, link: dev.Index, conn: conn, door: packets,
 		client: netip.AddrPortFrom(client, conn.LocalAddr().(*net.UDPAddr).AddrPort().Port()),
-		tracks: make([]track, 1),
 	}
 	return p, conn.SetReadBuffer(4 << 20)
 }
@@ -78,18 +85,30 @@ func New(link string, client netip.Addr, service netip.AddrPort, every time.Dura
 // Close gives up the sockets. Run must have returned, or never been called.
 func (p *Prober) Close() error { return errors.Join(p.conn.Close(), unix.Close(p.door)) }
 
-// Aim makes the prober ask a node at its own door, too.
-func (p *Prober) Aim(node string, mac net.HardwareAddr) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for i, d := range p.doors {
+// Service begins to ask for a service at the places that it is told of.
+func (p *Prober) Service() *Service { return &Service{prober: p} }
+
+// Ask asks at an address, through the network.
+func (s *Service) Ask(at netip.AddrPort) {
+	s.prober.mu.Lock()
+	defer s.prober.mu.Unlock()
+	s.client = &place{to: at}
+	s.prober.places = append(s.prober.places, s.client)
+}
+
+// Aim asks at an address, at a node's own door.
+func (s *Service) Aim(node string, mac net.HardwareAddr, at netip.AddrPort) {
+	s.prober.mu.Lock()
+	defer s.prober.mu.Unlock()
+	for _, d := range s.doors {
 		if d.node == node {
-			p.doors[i].mac = mac
+			d.mac, d.to = mac, at
 			return
 		}
 	}
-	p.doors = append(p.doors, door{node, mac})
-	p.tracks = append(p.tracks, nil)
+	d := &place{to: at, node: node, mac: mac}
+	s.doors = append(s.doors, d)
+	s.prober.places = append(s.prober.places, d)
 }
 
 // Run asks and listens until ctx ends.
@@ -129,30 +148,38 @@ func (p *Prober) ask(ctx context.Context) error {
 			p.pauses = append(p.pauses, pause{at, d})
 		}
 		p.last = at
-		doors := p.doors
-		questions := make([][]byte, len(p.tracks))
-		for i := range p.tracks {
-			questions[i] = spell(i, len(p.tracks[i]))
-			p.tracks[i] = append(p.tracks[i], question{asked: at})
+		all := make([]asked, len(p.places))
+		for i, a := range p.places {
+			all[i] = asked{a.to, a.mac, spell(i, a.ask(at))}
 		}
 		p.mu.Unlock()
-		// Nobody there, no route, no carrier: that is what is measured.
-		_, _ = p.conn.WriteToUDPAddrPort(questions[0], p.service)
-		for i, d := range doors {
-			to := &unix.SockaddrLinklayer{Protocol: binary.NativeEndian.Uint16([]byte{0x08, 0x00}), Ifindex: p.link, Halen: uint8(len(d.mac))}
-			copy(to.Addr[:], d.mac)
-			_ = unix.Sendto(p.door, datagram(p.client, p.service, questions[1+i]), unix.MSG_DONTWAIT, to)
+		for _, q := range all {
+			// Nobody there, no route, no carrier: that is what is measured.
+			if q.mac == nil {
+				_, _ = p.conn.WriteToUDPAddrPort(q.text, q.to)
+				continue
+			}
+			to := &unix.SockaddrLinklayer{Protocol: binary.NativeEndian.Uint16([]byte{0x08, 0x00}), Ifindex: p.link, Halen: uint8(len(q.mac))}
+			copy(to.Addr[:], q.mac)
+			_ = unix.Sendto(p.door, datagram(p.client, q.to, q.text), unix.MSG_DONTWAIT, to)
 		}
 	}
 }
 
-// questionSize is the length of what is asked: a track and a place in it. An
+// asked is a question on its way.
+type asked struct {
+	to   netip.AddrPort
+	mac  net.HardwareAddr
+	text []byte
+}
+
+// questionSize is the length of what is asked: a place and a number in it. An
 // answer is the same and a node's name.
 const questionSize = 8
 
-func spell(track, place int) []byte {
-	b := binary.BigEndian.AppendUint32(nil, uint32(track))
-	return binary.BigEndian.AppendUint32(b, uint32(place))
+func spell(place, number int) []byte {
+	b := binary.BigEndian.AppendUint32(nil, uint32(place))
+	return binary.BigEndian.AppendUint32(b, uint32(number))
 }
 
 func (p *Prober) listen(ctx context.Context) error {
@@ -167,77 +194,107 @@ func (p *Prober) listen(ctx context.Context) error {
 			return nil
 		case err != nil:
 			return fmt.Errorf("listen for answers: %w", err)
-		case netip.AddrPortFrom(from.Addr().Unmap(), from.Port()) != p.service || n <= questionSize:
+		case n <= questionSize:
 			continue
 		}
-		p.hear(int(binary.BigEndian.Uint32(buf)), int(binary.BigEndian.Uint32(buf[4:])), string(buf[questionSize:n]), at)
+		p.hear(netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), buf[:n], at)
 	}
 }
 
-func (p *Prober) hear(track, place int, by string, at Instant) {
+func (p *Prober) hear(from netip.AddrPort, answer []byte, at Instant) {
+	i, number := int(binary.BigEndian.Uint32(answer)), int(binary.BigEndian.Uint32(answer[4:]))
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if track < len(p.tracks) && place < len(p.tracks[track]) {
-		if q := &p.tracks[track][place]; q.told == 0 {
-			q.told, q.by = at, by
-		}
+	if i < len(p.places) && p.places[i].to == from {
+		p.places[i].tell(number, string(answer[questionSize:]), at)
 	}
+}
+
+// seen is what clients see: what is asked through the network, or else what any
+// door answers. The caller has the lock.
+func (s *Service) seen() []question {
+	if s.client != nil {
+		return s.client.asked
+	}
+	return merge(s.tracks())
+}
+
+// tracks are all of a service. The caller has the lock.
+func (s *Service) tracks() (all [][]question) {
+	if s.client != nil {
+		all = append(all, s.client.asked)
+	}
+	for _, d := range s.doors {
+		all = append(all, d.asked)
+	}
+	return all
 }
 
 // Answering returns who gave the newest answer to a client, and how long ago.
-func (p *Prober) Answering() (node string, ago time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	t := p.tracks[0]
-	for i := len(t) - 1; i >= 0; i-- {
-		if t[i].told != 0 {
-			return t[i].by, Now() - t[i].told
+func (s *Service) Answering() (node string, ago time.Duration) {
+	s.prober.mu.Lock()
+	defer s.prober.mu.Unlock()
+	places := s.doors
+	if s.client != nil {
+		places = []*place{s.client}
+	}
+	newest := question{}
+	for _, at := range places {
+		if q := at.newest(); q.told > newest.told {
+			newest = q
 		}
 	}
-	return "", Now()
+	return newest.by, Now() - newest.told
 }
 
 // Outages returns the times since from in which clients got no answer.
-func (p *Prober) Outages(from Instant) []Outage {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.tracks[0].outages(from)
+func (s *Service) Outages(from Instant) []Outage {
+	s.prober.mu.Lock()
+	defer s.prober.mu.Unlock()
+	return outages(s.seen(), from)
 }
 
 // Outage returns how long clients got no answer since from, in all, and how
 // many questions that lost.
-func (p *Prober) Outage(from Instant) (sum time.Duration, lost int) {
-	for _, o := range p.Outages(from) {
+func (s *Service) Outage(from Instant) (sum time.Duration, lost int) {
+	for _, o := range s.Outages(from) {
 		sum += o.Dur()
 		lost += o.Lost
 	}
 	return sum, lost
 }
 
-// Overlaps returns the proven times since from in which two nodes acted.
-func (p *Prober) Overlaps(from Instant) []Overlap {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return overlaps(p.tracks, from)
+// Spans returns, in order of time, when each node is proven to have acted since
+// from.
+func (s *Service) Spans(from Instant) []Span {
+	s.prober.mu.Lock()
+	defer s.prober.mu.Unlock()
+	return spans(s.tracks(), from)
 }
+
+// Overlaps returns the proven times since from in which two nodes acted.
+func (s *Service) Overlaps(from Instant) []Overlap { return Overlaps(s.Spans(from)) }
 
 // LastAsked returns when the newest question was put that a node has answered
 // at its own door; zero for none.
-func (p *Prober) LastAsked(node string) Instant {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for i, d := range p.doors {
-		if d.node != node {
-			continue
-		}
-		t := p.tracks[1+i]
-		for j := len(t) - 1; j >= 0; j-- {
-			if t[j].told != 0 {
-				return t[j].asked
-			}
+func (s *Service) LastAsked(node string) Instant {
+	s.prober.mu.Lock()
+	defer s.prober.mu.Unlock()
+	for _, d := range s.doors {
+		if d.node == node {
+			return d.newest().asked
 		}
 	}
 	return 0
+}
+
+// Forget drops what was asked before an instant: an hour of it is a lot.
+func (p *Prober) Forget(before Instant) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, at := range p.places {
+		at.forget(before)
+	}
 }
 
 // Held returns the longest time since from in which the prober did not ask.

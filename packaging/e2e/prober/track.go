@@ -3,6 +3,7 @@ package prober
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 )
@@ -14,14 +15,70 @@ type Instant = time.Duration
 // acted all the time in between.
 const together = 25 * time.Millisecond
 
-// A question has its place in a track for ever.
+// A question has its number in a track for ever.
 type question struct {
 	asked, told Instant // told is zero for as long as there is no answer
 	by          string  // the node that answered
 }
 
-// A track is all that was asked at one place, in order.
-type track []question
+// heard is when it was answered; after everything for as long as it is not.
+func (q question) heard() Instant {
+	if q.told == 0 {
+		return math.MaxInt64
+	}
+	return q.told
+}
+
+// A track is all that was asked at one place, in order, but for what is
+// forgotten.
+type track struct {
+	asked     []question
+	forgotten int
+}
+
+// ask adds a question and returns its number.
+func (t *track) ask(at Instant) (number int) {
+	t.asked = append(t.asked, question{asked: at})
+	return t.forgotten + len(t.asked) - 1
+}
+
+// tell keeps the first answer to a question.
+func (t *track) tell(number int, by string, at Instant) {
+	i := number - t.forgotten
+	if i < 0 || i >= len(t.asked) || t.asked[i].told != 0 {
+		return
+	}
+	t.asked[i].told, t.asked[i].by = at, by
+}
+
+// newest returns the newest question that was answered; a zero one for none.
+func (t *track) newest() question {
+	for _, q := range slices.Backward(t.asked) {
+		if q.told != 0 {
+			return q
+		}
+	}
+	return question{}
+}
+
+// forget drops what was asked before an instant.
+func (t *track) forget(before Instant) {
+	n, _ := slices.BinarySearchFunc(t.asked, before, func(q question, at Instant) int { return cmp.Compare(q.asked, at) })
+	t.asked = slices.Clone(t.asked[n:])
+	t.forgotten += n
+}
+
+// merge returns what was asked at the same time in several tracks as one
+// question each, with its first answer.
+func merge(tracks [][]question) (all []question) {
+	for _, t := range tracks {
+		all = append(all, t...)
+	}
+	slices.SortStableFunc(all, func(a, b question) int {
+		return cmp.Or(cmp.Compare(a.asked, b.asked), cmp.Compare(a.heard(), b.heard()))
+	})
+	return slices.CompactFunc(all, func(a, b question) bool { return a.asked == b.asked })
+}
 
 // An Outage is the time from the last question that was answered to the next
 // answer, with questions without an answer in between, or another node's.
@@ -40,7 +97,7 @@ func (o Outage) String() string {
 
 // outages returns those that ended after from. What came before the first
 // answer, or after the last, is none: nobody knows its length.
-func (t track) outages(from Instant) (found []Outage) {
+func outages(t []question, from Instant) (found []Outage) {
 	last, lost := -1, 0
 	for i, q := range t {
 		if q.told == 0 {
@@ -57,20 +114,25 @@ func (t track) outages(from Instant) (found []Outage) {
 	return found
 }
 
-// A span is a time in which a node is proven to have acted: from start at the
-// latest, to end at the earliest. Where end comes first, one answer alone was
+// A Span is a time in which a node is proven to have acted: from Start at the
+// latest, to End at the earliest. Where End comes first, one answer alone was
 // heard, some time between the two.
-type span struct {
-	node       string
-	start, end Instant
+type Span struct {
+	Node       string
+	Start, End Instant
 }
 
-func (s span) first() Instant  { return min(s.start, s.end) }
-func (s span) last() Instant   { return max(s.start, s.end) }
-func (s span) isGlimpse() bool { return s.end <= s.start }
+// First is before all that the span proves.
+func (s Span) First() Instant { return min(s.Start, s.End) }
+
+// Last is after all that the span proves.
+func (s Span) Last() Instant { return max(s.Start, s.End) }
+
+// IsGlimpse reports whether one answer alone was heard.
+func (s Span) IsGlimpse() bool { return s.End <= s.Start }
 
 // spans returns, in order of time, when each node acted since from.
-func spans(tracks []track, from Instant) (all []span) {
+func spans(tracks [][]question, from Instant) (all []Span) {
 	for _, t := range tracks {
 		open := make(map[string]int) // a node's newest span, in all
 		for _, q := range t {
@@ -78,15 +140,15 @@ func spans(tracks []track, from Instant) (all []span) {
 				continue
 			}
 			i, ok := open[q.by]
-			if !ok || q.asked-all[i].end > together {
+			if !ok || q.asked-all[i].End > together {
 				i = len(all)
 				open[q.by] = i
-				all = append(all, span{q.by, q.told, q.asked})
+				all = append(all, Span{q.by, q.told, q.asked})
 			}
-			all[i].end = max(all[i].end, q.asked)
+			all[i].End = max(all[i].End, q.asked)
 		}
 	}
-	slices.SortFunc(all, func(a, b span) int { return cmp.Compare(a.first(), b.first()) })
+	slices.SortFunc(all, func(a, b Span) int { return cmp.Compare(a.First(), b.First()) })
 	return all
 }
 
@@ -101,20 +163,19 @@ func (o Overlap) String() string {
 	return fmt.Sprintf("%s and %s together for %s at %s", o.A, o.B, o.Dur, o.At)
 }
 
-// overlaps returns the proven ones since from.
-func overlaps(tracks []track, from Instant) (found []Overlap) {
-	all := spans(tracks, from)
+// Overlaps returns the proven ones among spans in order of time.
+func Overlaps(all []Span) (found []Overlap) {
 	for i, a := range all {
 		for _, b := range all[i+1:] {
-			if b.first() >= a.last() {
+			if b.First() >= a.Last() {
 				break
 			}
 			// A single answer may have been given at any time of its span: it
 			// proves something only when all of that lies within another's.
-			if a.node == b.node || a.isGlimpse() || b.isGlimpse() && b.last() > a.last() {
+			if a.Node == b.Node || a.IsGlimpse() || b.IsGlimpse() && b.Last() > a.Last() {
 				continue
 			}
-			found = append(found, Overlap{a.node, b.node, b.first(), max(min(a.end, b.end)-b.start, 0)})
+			found = append(found, Overlap{a.Node, b.Node, b.First(), max(min(a.End, b.End)-b.Start, 0)})
 		}
 	}
 	return found

@@ -10,7 +10,7 @@ const tick = 2 * time.Millisecond
 
 // answered writes one letter a question: who answered it a millisecond later,
 // or a dot for nobody.
-func answered(who string) (t track) {
+func answered(who string) (t []question) {
 	for i, c := range who {
 		q := question{asked: Instant(1+i) * tick}
 		if c != '.' {
@@ -31,11 +31,11 @@ func TestOutages(t *testing.T) {
 		"a..a.b":    {{2 * time.Millisecond, 9 * time.Millisecond, "a", "a", 2}, {8 * time.Millisecond, 13 * time.Millisecond, "a", "b", 1}},
 		"aa...bbb.": {{4 * time.Millisecond, 13 * time.Millisecond, "a", "b", 3}},
 	} {
-		if got := answered(who).outages(0); !slices.Equal(got, want) {
+		if got := outages(answered(who), 0); !slices.Equal(got, want) {
 			t.Errorf("%q: got %v, want %v", who, got, want)
 		}
 	}
-	if got := answered("a..a.b").outages(9 * time.Millisecond); len(got) != 1 || got[0].After != "b" {
+	if got := outages(answered("a..a.b"), 9*time.Millisecond); len(got) != 1 || got[0].After != "b" {
 		t.Errorf("since the end of the first: got %v, want the second alone", got)
 	}
 }
@@ -54,7 +54,7 @@ func TestOverlaps(t *testing.T) {
 		{"a short loss proves no end", "aaa..aaa", "...bb...", 1, time.Millisecond},
 		{"a long one does", "aaa..................aaa", ".........bb.............", 0, 0},
 	} {
-		got := overlaps([]track{answered(c.a), answered(c.b)}, 0)
+		got := Overlaps(spans([][]question{answered(c.a), answered(c.b)}, 0))
 		if len(got) != c.want || c.want > 0 && got[0].Dur != c.long {
 			t.Errorf("%s: got %v, want %d of %s", c.name, got, c.want, c.long)
 		}
@@ -63,10 +63,41 @@ func TestOverlaps(t *testing.T) {
 
 func TestOverlapOfOneTrack(t *testing.T) {
 	// A client that is answered by turns proves it as well.
-	if got := overlaps([]track{answered("abababab")}, 0); len(got) == 0 {
+	if got := Overlaps(spans([][]question{answered("abababab")}, 0)); len(got) == 0 {
 		t.Error("two nodes that answer by turns are not noticed")
 	}
-	if got := overlaps([]track{answered("aaaabbbb")}, 0); len(got) != 0 {
+	if got := Overlaps(spans([][]question{answered("aaaabbbb")}, 0)); len(got) != 0 {
 		t.Errorf("a change of nodes is taken for %v", got)
+	}
+}
+
+// Where each node is asked at its own door alone, clients see whoever answers.
+func TestMergedTracks(t *testing.T) {
+	both := merge([][]question{answered("aa......"), answered("....bbb.")})
+	want := []Outage{{4 * time.Millisecond, 11 * time.Millisecond, "a", "b", 2}}
+	if got := outages(both, 0); len(both) != 8 || !slices.Equal(got, want) {
+		t.Errorf("got %v of %d questions, want %v of 8", got, len(both), want)
+	}
+}
+
+func TestForgottenQuestionsKeepTheirNumbers(t *testing.T) {
+	var all track
+	for i := range 10 {
+		if n := all.ask(Instant(i) * tick); n != i {
+			t.Fatalf("question %d has the number %d", i, n)
+		}
+	}
+	all.forget(4 * tick)
+	all.tell(3, "late", 9*tick) // to one that is forgotten
+	all.tell(7, "a", 9*tick)
+	all.tell(7, "b", 10*tick)
+	if n := all.ask(10 * tick); n != 10 {
+		t.Errorf("the next question has the number %d, want 10", n)
+	}
+	if q := all.newest(); q.asked != 7*tick || q.by != "a" {
+		t.Errorf("the newest answer is %+v, want the first to question 7", q)
+	}
+	if len(all.asked) != 7 {
+		t.Errorf("%d questions are left, want 7", len(all.asked))
 	}
 }
