@@ -139,19 +139,27 @@ type TermRecord struct {
 	Pulse    string   `json:"pulse,omitempty"`
 	Resigned bool     `json:"resigned"`
 	Moved    bool     `json:"moved,omitempty"` // an operator chose this primary; preempt leaves it alone
-	// Victim is who was lost as primary before this tenure, for as long as
-	// nobody has been primary since. Take sets it to Lost of the record that
-	// it replaces, Announce of primary clears it.
-	Victim sdk.Peer `json:"victim,omitzero"`
+	// Victims are those who were lost as primary before this tenure, for as long
+	// as nobody has been primary since. Take sets them to Lost of the record that
+	// it replaces, Announce of primary clears them.
+	Victims []sdk.Peer `json:"victims,omitempty"`
 }
 
-// Lost is who has to be fenced by the tenure after this one, where fences are
-// wanted: its node, if it did not resign, else whom itself had to fence.
-func (t TermRecord) Lost() sdk.Peer {
-	if t.Term != 0 && !t.Resigned {
-		return sdk.Peer{Node: t.Node, Address: t.Address}
+// Lost are those who have to be fenced by the tenure after this one, where
+// fences are wanted: its own node, if it did not resign, and all whom itself had
+// to fence, since it may have been lost before it did. Its own node, where it
+// did resign, has proven to be demoted.
+func (t TermRecord) Lost() []sdk.Peer {
+	var lost []sdk.Peer
+	for _, v := range t.Victims {
+		if v.Node != t.Node {
+			lost = append(lost, v)
+		}
 	}
-	return t.Victim
+	if t.Term != 0 && !t.Resigned {
+		lost = append(lost, sdk.Peer{Node: t.Node, Address: t.Address})
+	}
+	return lost
 }
 
 // A Candidate is the record services/NAME/candidates/NODE: a node's presence
@@ -186,13 +194,16 @@ const (
 // next, and for how long. It binds while asked or accepted, and For has not
 // passed on the clock of whoever looks since it first saw this ID.
 type Reservation struct {
-	ID     string           `json:"id"`
-	To     string           `json:"to"`
-	From   string           `json:"from,omitempty"` // the primary it was written against
-	Reason sdk.Reason       `json:"reason"`         // switchover, failover, preempt or drain
-	By     string           `json:"by,omitempty"`
-	For    time.Duration    `json:"for_ns"`
-	Force  bool             `json:"force,omitempty"` // an operator's failover: take it though behind or not comparable
+	ID     string        `json:"id"`
+	To     string        `json:"to"`
+	From   string        `json:"from,omitempty"` // the primary it was written against
+	Reason sdk.Reason    `json:"reason"`         // switchover, failover, preempt or drain
+	By     string        `json:"by,omitempty"`
+	For    time.Duration `json:"for_ns"`
+	Force  bool          `json:"force,omitempty"` // an operator's failover: take it though behind or not comparable
+	// Fenced are nodes of which an operator says that they are down for certain,
+	// so that they need no fence; of a failover.
+	Fenced []string         `json:"fenced,omitempty"`
 	State  ReservationState `json:"state"`
 	Why    string           `json:"why,omitempty"` // of declined and undone
 }

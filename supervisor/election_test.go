@@ -350,22 +350,6 @@ func TestPrimaryDeletedByHand(t *testing.T) {
 	})
 }
 
-func TestFencesTheLostPrimary(t *testing.T) {
-	story(t, func(s *scene) {
-		s.service.OnUnclean = supervisor.UncleanFence
-		s.part("power", sdk.CanFence)
-		s.run("db1", "db2")
-		s.wait(time.Second)
-		db1 := s.machine("db1")
-		db1.kill()
-		db1.parts["disk"].Break(false, "off")
-		db1.parts["vip"].Break(false, "off")
-		s.machine("db2").parts["power"].Next(sdk.Fence, Behaviour{Outcome: sdk.OutcomeUnchanged, Refused: true, Detail: "no answer from the power switch"})
-		s.wait(20 * time.Second)
-		s.machine("db2").is(sdk.RolePrimary)
-	})
-}
-
 func TestFollowers(t *testing.T) {
 	story(t, func(s *scene) {
 		s.part("replica", sdk.CanFollow)

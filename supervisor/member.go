@@ -74,6 +74,7 @@ type Member struct {
 	reservation string      // ID of the last one seen
 	asked       sdk.Instant // when it was first seen
 	said        string      // ID and state of the last answer given
+	unfenced    *unfenced   // nil when there was nobody to fence, or it was done
 }
 
 // A part is one plugin of the service with what is known about it.
@@ -276,6 +277,7 @@ func (m *Member) definition() Service {
 // remember saves what the next process needs if this one dies.
 func (m *Member) remember(role sdk.Role, lease Lease, cause error) error {
 	note := Note{Role: role, Last: m.predecessor()}
+	note.Last.Victims = nil // the records have them, however many
 	if cause != nil {
 		note.Cause = cause.Error()
 	}

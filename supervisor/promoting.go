@@ -20,10 +20,8 @@ func (m *Member) promoting(lease Lease, seen State) stateFn {
 		if err := m.worthwhile(ctx, lease); err != nil {
 			return m.demoting(lease, ending{sdk.ReasonUnfit, err}, end)
 		}
-		if victim := lease.Follows().Lost(); victim.Node != "" && victim.Node != m.node.Name && m.definition().OnUnclean == UncleanFence {
-			if err := m.fence(ctx, lease, victim, e); err != nil {
-				return m.demoting(lease, ending{sdk.ReasonUnfit, err}, end)
-			}
+		if leave := m.fence(ctx, lease, seen, e); leave != nil {
+			return m.demoting(lease, *leave, end)
 		}
 		if leave := m.promote(ctx, lease, e); leave != nil {
 			return m.demoting(lease, *leave, end)
@@ -94,26 +92,4 @@ func (m *Member) mark(p *part, promoted bool) {
 	defer m.mu.Unlock()
 	p.promoted, p.altered = promoted, false
 	m.tell()
-}
-
-// fence makes sure that the lost primary's node is down. One plugin that
-// manages it is enough.
-func (m *Member) fence(ctx context.Context, lease Lease, victim sdk.Peer, e ending) error {
-	var errs []error
-	for _, p := range m.parts {
-		if !p.def().plugin.Describe().Can(sdk.CanFence) {
-			continue
-		}
-		t := m.transition(sdk.Fence, p, lease.Term(), e)
-		t.Primary = victim
-		r := m.try(ctx, lease, p, t, p.def().Promote)
-		if r.Outcome.OK() {
-			return nil
-		}
-		errs = append(errs, fmt.Errorf("%s: %w", p.Name, r.Err()))
-	}
-	if errs == nil {
-		errs = []error{errors.New("no plugin of this service can fence")}
-	}
-	return fmt.Errorf("fence %s: %w", victim.Node, errors.Join(errs...))
 }

@@ -76,6 +76,8 @@ type ballot struct {
 	orders map[string]sdk.Order // how this node's data compares with each other's; nil: no plugin ranks
 	held   sdk.Instant          // this node sits out until then
 	asked  sdk.Instant          // the reservation was first seen
+	again  sdk.Instant          // this node could not fence who was lost, and tries not before
+	owing  string               // why not
 	policy OnBehind
 	timing Timing
 	now    sdk.Instant
@@ -84,7 +86,8 @@ type ballot struct {
 
 // judge decides whether this candidate takes the role, and when. It never
 // leaves a role vacant for longer than a TTL that only the order of
-// candidates, not their data, keeps it from taking.
+// candidates keeps it from taking: not their data, nor a node that it could not
+// fence.
 func judge(s State, b ballot) verdict {
 	r := s.Reservation
 	mine := r.Binds() && r.To == b.self.Name
@@ -137,7 +140,10 @@ func judge(s State, b ballot) verdict {
 			wait, why = out, "vacant, sits out unless nobody else comes"
 		}
 	}
-	return verdict{lead: true, at: s.VacantAt.Add(wait), why: why}
+	if b.owing != "" {
+		why = b.owing
+	}
+	return verdict{lead: true, at: max(s.VacantAt.Add(wait), b.again), why: why}
 }
 
 // order compares the places of a and b where their data is equal.

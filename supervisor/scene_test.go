@@ -94,6 +94,7 @@ func (s *scene) part(name string, can ...sdk.Capability) *supervisor.Part {
 		Use: name, Name: name,
 		Promote: supervisor.ActPolicy{Timeout: 10 * time.Second},
 		Demote:  supervisor.ActPolicy{Timeout: 5 * time.Second},
+		Fence:   supervisor.ActPolicy{Timeout: time.Minute},
 		Check:   supervisor.CheckPolicy{Interval: time.Second, Timeout: 500 * time.Millisecond, Fall: 3, Rise: 2, StartGrace: 5 * time.Second},
 	})
 	return &s.service.Parts[len(s.service.Parts)-1]

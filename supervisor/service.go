@@ -29,12 +29,13 @@ type Part struct {
 	Name    string // unique in the service; Use where not given
 	Promote ActPolicy
 	Demote  ActPolicy
+	Fence   ActPolicy
 	Check   CheckPolicy
 	Config  map[string]any // the plugin's own settings
 }
 
-// An ActPolicy bounds a promotion or a planned demotion. A forced one has what
-// is left of the lease.
+// An ActPolicy bounds a promotion, a fence or a planned demotion. A forced one
+// has what is left of the lease.
 type ActPolicy struct {
 	Timeout time.Duration
 	Retries int // further attempts after the first

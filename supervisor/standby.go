@@ -179,6 +179,9 @@ func (m *Member) begin(lease Lease, s State) ending {
 		if r.By != "" {
 			e.cause = fmt.Errorf("%w, asked by %s", e.cause, r.By)
 		}
+		if len(r.Fenced) > 0 {
+			e.cause = fmt.Errorf("%w, who says that %s is down", e.cause, strings.Join(r.Fenced, ", "))
+		}
 	case m.last.Term != 0 && !m.last.Resigned:
 		e = ending{sdk.ReasonFailover, fmt.Errorf("%s was lost: its lease ran out", m.last.Node)}
 	case m.last.Term != 0:
@@ -197,6 +200,7 @@ func (m *Member) judge(ctx context.Context, s State) verdict {
 		m.reservation, m.asked = r.ID, m.clock.Now()
 	}
 	b := ballot{self: self, held: held, asked: m.asked, policy: policy, timing: m.timing, wall: time.Now()}
+	b.again, b.owing = m.owing(s)
 	if s.Vacant && self.Positions != nil {
 		b.now = m.clock.Now()
 		told, all := witnesses(s, self)

@@ -204,8 +204,8 @@ func (l *lease) Announce(ctx context.Context, r sdk.Role) error {
 			Else: []op{get(one(l.key)), get(one(term))},
 		}
 		// There is a primary again: whoever was lost before needs no fence.
-		if tenure, err := decode[termRecord](last); err == nil && tenure.Term == l.term && tenure.Victim != (sdk.Peer{}) {
-			tenure.Victim = sdk.Peer{}
+		if tenure, err := decode[termRecord](last); err == nil && tenure.Term == l.term && len(tenure.Victims) > 0 {
+			tenure.Victims = nil
 			t.If = append(t.If, is(term, last.Mod))
 			t.Then = append(t.Then, put(term, encode(tenure)))
 		}

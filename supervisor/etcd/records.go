@@ -75,7 +75,7 @@ func records(t sdk.Term, who sdk.Peer, pulse string, ttl time.Duration, follows 
 		Follows: &follows,
 	}
 	term := termRecord{
-		TermRecord: supervisor.TermRecord{Term: t, Node: who.Node, Address: who.Address, Pulse: pulse, Victim: follows.Lost()},
+		TermRecord: supervisor.TermRecord{Term: t, Node: who.Node, Address: who.Address, Pulse: pulse, Victims: follows.Lost()},
 		TTL:        ttl.Milliseconds(),
 	}
 	return prim, term

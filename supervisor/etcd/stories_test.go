@@ -813,22 +813,22 @@ func TestVictims(t *testing.T) {
 			l.Error(err)
 		}
 		st := l.sees(b, "promoting", func(st supervisor.State) bool { return isHeld(st) && st.Primary.Node == "b" })
-		if st.Term.Victim.Node != "a" {
-			l.Errorf("victim %+v, want a", st.Term.Victim)
+		if v := st.Term.Victims; len(v) != 1 || v[0].Node != "a" {
+			l.Errorf("victims %+v, want a", v)
 		}
 		if err := second.Resign(l.Context()); err != nil {
 			l.Error(err)
 		}
 		third := l.primary(b)
-		if v := third.Follows().Lost(); v.Node != "a" {
-			l.Errorf("after a tenure that never became primary, the victim is %+v, want a", v)
+		if v := third.Follows().Lost(); len(v) != 1 || v[0].Node != "a" {
+			l.Errorf("after a tenure that never became primary, the victims are %+v, want a", v)
 		}
 		if err := third.Announce(l.Context(), sdk.RolePrimary); err != nil {
 			l.Error(err)
 		}
 		st = l.sees(b, "primary", func(st supervisor.State) bool { return isHeld(st) && st.Primary.State == sdk.RolePrimary })
-		if st.Term.Victim != (sdk.Peer{}) || st.Term.Lost().Node != "b" {
-			l.Errorf("victim %+v after there is a primary again", st.Term.Victim)
+		if v := st.Term.Lost(); len(st.Term.Victims) > 0 || len(v) != 1 || v[0].Node != "b" {
+			l.Errorf("victims %+v after there is a primary again", st.Term.Victims)
 		}
 	})
 }

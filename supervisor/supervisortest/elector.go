@@ -119,7 +119,7 @@ func (e *elector) see() (supervisor.State, sdk.Instant) {
 	switch {
 	case id == "":
 		s.Vacant, s.VacantAt = true, now
-		if e.state.Vacant && e.state.Term == s.Term {
+		if e.state.Vacant && reflect.DeepEqual(e.state.Term, s.Term) {
 			s.VacantAt = e.state.VacantAt
 		}
 	case own && r.primary == nil && e.lease == nil && !e.taking && n.view == nil:
@@ -325,7 +325,7 @@ func (s *service) begin(rev int64, term sdk.Term, node, pulse string, moved bool
 	address := node + ".test"
 	s.before = s.term
 	s.primary = &supervisor.Primary{Node: node, Address: address, Term: term, Pulse: pulse, State: sdk.RolePromoting, Since: time.Now()}
-	s.term = supervisor.TermRecord{Term: term, Node: node, Address: address, Pulse: pulse, Moved: moved, Victim: s.before.Lost()}
+	s.term = supervisor.TermRecord{Term: term, Node: node, Address: address, Pulse: pulse, Moved: moved, Victims: s.before.Lost()}
 	s.primaryRev, s.termRev, s.given = rev, rev, nil
 }
 

@@ -136,7 +136,7 @@ func (l *lease) Announce(ctx context.Context, r sdk.Role) error {
 		s.primary, s.primaryRev = &p, l.e.node.cluster.write()
 		l.rev = s.primaryRev
 		if r == sdk.RolePrimary {
-			s.term.Victim = sdk.Peer{}
+			s.term.Victims = nil
 		}
 		l.e.node.cluster.notify()
 		return nil

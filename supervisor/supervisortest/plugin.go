@@ -313,6 +313,9 @@ func (p *Plugin) tell(t sdk.Transition, said string) {
 	if t.Action == sdk.Demote {
 		text += " " + string(t.Mode)
 	}
+	if t.Action == sdk.Fence {
+		text += " " + t.Primary.Node
+	}
 	text += fmt.Sprintf(" term=%d", t.Term)
 	if t.Attempt > 1 {
 		text += fmt.Sprintf(" attempt=%d", t.Attempt)
