@@ -40,7 +40,7 @@ func addTargets(s supervisor.Service) supervisor.Service {
 		Promote: supervisor.ActPolicy{Timeout: 2 * time.Minute},
 		Demote:  supervisor.ActPolicy{Timeout: 90 * time.Second},
 		Check: supervisor.CheckPolicy{
-			Interval: time.Second, Timeout: time.Second, Fall: 2, Rise: 1, On: supervisor.OnPrimary, StartGrace: 5 * time.Second,
+			Interval: time.Second, Timeout: time.Second, Fall: 2, Rise: 1, On: supervisor.OnBoth, StartGrace: 5 * time.Second,
 		},
 	})
 	return s
