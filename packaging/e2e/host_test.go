@@ -74,9 +74,9 @@ Nice=-20
 WantedBy=multi-user.target
 `
 
-// workerUnit is managed by deputy, and tells when it answers.
+// workerUnit is managed by a service, and tells when it answers.
 const workerUnit = `[Unit]
-Description=Answers where the queue is primary
+Description=Answers where its service is primary
 [Service]
 Type=notify
 ExecStart=/usr/local/bin/answer %d
@@ -105,6 +105,7 @@ func (h *host) format(answer string) error {
 		"/etc/systemd/system/lab-network.service": fmt.Sprintf(networkUnit, h.addr, prefixLen),
 		"/etc/systemd/system/answer.service":      fmt.Sprintf(answerUnit, answersPort),
 		"/etc/systemd/system/worker.service":      fmt.Sprintf(workerUnit, workerPort),
+		"/etc/systemd/system/parser.service":      fmt.Sprintf(workerUnit, parserPort),
 		"/etc/systemd/journald.conf.d/lab.conf":   "[Journal]\nStorage=persistent\nRateLimitIntervalSec=0\nSyncIntervalSec=1s\n",
 	} {
 		if err := h.write(file, text); err != nil {
@@ -283,10 +284,15 @@ func (h *host) run(ctx context.Context, args ...string) (string, error) {
 		if ctx.Err() != nil {
 			err = fmt.Errorf("%w (%w)", err, context.Cause(ctx))
 		}
-		return string(out), fmt.Errorf("on %s: %s: %w: %s", h.name, strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+		return string(out), &hostError{fmt.Errorf("on %s: %s: %w: %s", h.name, strings.Join(args, " "), err, strings.TrimSpace(string(out)))}
 	}
 	return string(out), nil
 }
+
+// A hostError is what a program on a host did not do.
+type hostError struct{ error }
+
+func (e *hostError) Unwrap() error { return e.error }
 
 // mac is the hardware address of the host's interface, which it keeps when it
 // is turned off and on, as real ones do.

@@ -35,6 +35,7 @@ type lab struct {
 	services []*watched // those that are enabled
 	orders   *watched   // the first of them
 	probe    *prober.Prober
+	notes    *notes
 	figures  *figures
 	probing  errgroup.Group
 	stop     context.CancelFunc
@@ -44,7 +45,7 @@ type lab struct {
 type setup struct {
 	ttl                 time.Duration
 	heartbeat, election time.Duration // etcd's defaults where zero
-	queue               bool          // the queue is enabled besides orders
+	queue               bool          // the services that manage units are enabled besides orders
 }
 
 // quick is a setup whose etcd is back soon.
@@ -79,10 +80,15 @@ func openLab(ctx context.Context, dir string, r release, what setup, f *figures)
 	l.orders = l.watch(ordersService(l.ttl))
 	if l.queue {
 		l.watch(queueService(l.ttl))
+		l.watch(parserService(l.ttl))
 	}
 	probing, stop := context.WithCancel(context.Background())
 	l.stop = stop
 	l.probing.Go(func() error { return l.probe.Run(probing) })
+	l.notes = &notes{of: make(map[string]map[int64]note)}
+	for _, endpoint := range l.etcd.Endpoints() {
+		l.probing.Go(func() error { return l.notes.take(probing, endpoint) })
+	}
 	for i := range size {
 		l.hosts = append(l.hosts, newHost(hostsDir(dir), r, i))
 	}

@@ -13,6 +13,7 @@ const (
 	prefixLen   = 24
 	answersPort = 7000 // where each host answers
 	workerPort  = 7001 // where the unit answers that the queue manages
+	parserPort  = 7002 // and that which the parser does
 )
 
 func clientAddr() netip.Addr  { return netip.AddrFrom4([4]byte{192, 0, 2, 1}) }

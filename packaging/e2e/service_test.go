@@ -18,11 +18,12 @@ import (
 // A watched service is one that the prober asks for.
 type watched struct {
 	*prober.Service
-	lab    *lab
-	name   string
-	client netip.AddrPort // where clients ask; zero where they ask each host
-	at     func(h *host) netip.AddrPort
-	text   string // of its definition, with a place for more settings
+	lab     *lab
+	name    string
+	manages string         // a unit; empty for none
+	client  netip.AddrPort // where clients ask; zero where they ask each host
+	at      func(h *host) netip.AddrPort
+	text    string // of its definition, with a place for more settings
 }
 
 // service is the one that every lab has.
@@ -45,19 +46,28 @@ config = { address = "%s/32", interface = "host0" }
 
 // queueService is a unit that answers, behind a guarded port.
 func queueService(ttl time.Duration) *watched {
+	return unitService("queue", "worker.service", ttl, workerPort, fmt.Sprintf(`[[plugin]]
+use    = "guard"
+config = { ports = ["udp/%d"], action = "drop" }
+`, workerPort))
+}
+
+// parserService is a unit that answers; nothing but its end keeps it from that.
+func parserService(ttl time.Duration) *watched {
+	return unitService("parser", "parser.service", ttl, parserPort, "")
+}
+
+func unitService(name, unit string, ttl time.Duration, port uint16, more string) *watched {
 	return &watched{
-		name: "queue", at: func(h *host) netip.AddrPort { return netip.AddrPortFrom(h.addr, workerPort) },
+		name: name, manages: unit, at: func(h *host) netip.AddrPort { return netip.AddrPortFrom(h.addr, port) },
 		text: fmt.Sprintf(`description = "A unit that answers"
 ttl = %q
 %%s
 [[plugin]]
 use    = "systemd"
-config = { units = ["worker.service"] }
+config = { units = [%q] }
 check  = { interval = "1s" }
-[[plugin]]
-use    = "guard"
-config = { ports = ["udp/%d"], action = "drop" }
-`, ttl, workerPort),
+%s`, ttl, unit, more),
 	}
 }
 

@@ -1,0 +1,389 @@
+package e2e
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"github.com/deputy-ha/deputy/packaging/e2e/checker"
+	"github.com/deputy-ha/deputy/packaging/e2e/nemesis"
+	"github.com/deputy-ha/deputy/packaging/e2e/prober"
+	"github.com/deputy-ha/deputy/supervisor"
+)
+
+// without is how long a service may lack a primary after everything is mended:
+// what was blocked or failed is tried again, and hosts boot.
+const without = 30 * time.Second
+
+// eachLab plays on labs of all releases that were asked for, with deputy
+// installed and its services enabled.
+func eachLab(t *testing.T, what setup, play func(s *scene)) {
+	if reason := why(); reason != "" {
+		if os.Getenv(wantedEnv) != "" && os.Getenv("CI") == "true" {
+			t.Fatal(reason)
+		}
+		t.Skip(reason)
+	}
+	wanted, err := releases()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &figures{}
+	defer f.print(os.Stdout)
+	for _, r := range wanted {
+		t.Run(r.suite, func(t *testing.T) {
+			l, err := openLab(t.Context(), os.Getenv(insideEnv), r, what, f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				f.note(r.systemd, "longest time the prober did not ask", ms(l.probe.Held(0)))
+				if err := l.close(); err != nil {
+					t.Error(err)
+				}
+			}()
+			if err := l.reset(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			play(&scene{T: t, lab: l, ctx: t.Context(), began: now()})
+		})
+	}
+}
+
+// TestFaults plays each fault alone, on the primary.
+func TestFaults(t *testing.T) {
+	found := &results{of: make(map[result]*outcome)}
+	defer found.print(os.Stdout)
+	for _, what := range []struct {
+		name string
+		setup
+	}{
+		{"ttl=3s", setup{ttl: 3 * time.Second, queue: true}},
+		{"ttl=1s", setup{ttl: time.Second, queue: true, heartbeat: 50 * time.Millisecond, election: 250 * time.Millisecond}},
+	} {
+		t.Run(what.name, func(t *testing.T) {
+			eachLab(t, what.setup, func(s *scene) {
+				for _, f := range faults() {
+					s.Run(strings.ReplaceAll(f.Name, " ", "-"), func(t *testing.T) {
+						s := &scene{T: t, lab: s.lab, ctx: t.Context()}
+						n := runs()
+						if f.effect != moves { // those are to be played more often
+							n = max(n/5, 1)
+						}
+						for i := range n {
+							s.playFault(f, i, found)
+						}
+					})
+				}
+			})
+		})
+	}
+}
+
+// playFault has a fault hit the primary of orders once.
+func (s *scene) playFault(f fault, i int, found *results) {
+	s.Helper()
+	s.settleAll()
+	before := make(map[*watched]supervisor.Primary)
+	for _, w := range s.services {
+		r, err := w.records(s.ctx)
+		if err != nil {
+			s.Fatal(err)
+		}
+		before[w] = r.primary
+	}
+	since := time.Now()
+	s.began = now()
+	s.probe.Forget(s.began - time.Second)
+	on := before[s.orders].Node
+	hold := f.Hold[0]
+	if f.effect != moves { // which is waited for
+		hold = (f.Hold[0] + f.Hold[1]) / 2
+	}
+	blow := nemesis.Blow{Fault: f.Name, On: nemesis.Primary, Hold: hold, Dice: uint64(i)*0x9e3779b97f4a7c15 + 17}
+	undo, err := f.hit(s.ctx, s.lab, s.host(on), blow)
+	if err != nil {
+		s.Fatal(err)
+	}
+	hit := now()
+	for _, w := range s.services {
+		if f.effect != moves || before[w].Node != on {
+			continue
+		}
+		if _, err := w.until(s.ctx, before[w].Term, w.isServed); err != nil {
+			s.Error(err)
+		}
+	}
+	rest(s.ctx, hold-(now()-hit))
+	if undo != nil {
+		if err := undo(s.ctx); err != nil {
+			s.Error(err)
+		}
+	}
+	mended := now()
+	s.settleAll()
+	for _, w := range s.services {
+		r, err := w.records(s.ctx)
+		if err != nil {
+			s.Fatal(err)
+		}
+		if before[w].Node == on || f.Victims == nil {
+			d, _ := w.Outage(s.began)
+			found.add(result{s.systemd, s.ttl, f.Name, w.name}, d, r.primary.Term != before[w].Term)
+			if f.effect == keeps && r.primary.Term != before[w].Term {
+				s.Logf("%s: the role went from %s to %s", w.name, before[w].Node, r.primary.Node)
+			}
+		}
+	}
+	s.judge([]checker.Time{{From: mended, To: now()}})
+	if s.Failed() {
+		s.tell(since)
+	}
+}
+
+// A result is a line of what faults did to services.
+type result struct {
+	systemd        string
+	ttl            time.Duration
+	fault, service string
+}
+
+// results are what faults did to services, in order.
+type results struct {
+	order []result
+	of    map[result]*outcome
+}
+
+type outcome struct {
+	silent []time.Duration
+	moved  int
+}
+
+func (r *results) add(line result, silent time.Duration, moved bool) {
+	if r.of[line] == nil {
+		r.of[line] = &outcome{}
+		r.order = append(r.order, line)
+	}
+	r.of[line].silent = append(r.of[line].silent, silent)
+	if moved {
+		r.of[line].moved++
+	}
+}
+
+func (r *results) print(w io.Writer) {
+	tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tab, "\nsystemd\tttl\tfault\tservice\tn\trole moved\tnobody acts: median\tworst")
+	for _, line := range r.order {
+		o := r.of[line]
+		median, worst := (&figure{values: o.silent}).summary()
+		fmt.Fprintf(tab, "%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\n", line.systemd, line.ttl, line.fault, line.service, len(o.silent), o.moved, ms(median), ms(worst))
+	}
+	tab.Flush()
+}
+
+// judge holds against the services what was seen of them since the scene began.
+func (s *scene) judge(able []checker.Time) {
+	s.Helper()
+	for _, w := range s.services {
+		found := w.history(s.began, able, without).Check()
+		s.figures.count(s.systemd, w.name+": violations", len(found))
+		for _, v := range found {
+			s.Errorf("%s", v)
+		}
+	}
+}
+
+// settleAll waits until all services are settled. What waits for an operator
+// gets one.
+func (s *scene) settleAll() {
+	s.Helper()
+	for deadline := now() + without; ; {
+		var wrong []error
+		for _, w := range s.services {
+			short, cancel := context.WithTimeout(s.ctx, 2*time.Second)
+			_, err := w.settled(short, 0)
+			cancel()
+			wrong = append(wrong, err)
+		}
+		err := errors.Join(wrong...)
+		if err == nil {
+			return
+		}
+		if now() > deadline {
+			s.Fatalf("not settled: %v", err)
+		}
+		for _, h := range s.hosts {
+			for _, w := range s.services {
+				_, _ = h.run(s.ctx, "deputy", "clear", w.name) // there may be nothing to clear
+			}
+		}
+	}
+}
+
+// TestNemesis plays faults at random, one or two at once.
+//
+//	DEPUTY_E2E_DURATION  for how long; two minutes unless set
+//	DEPUTY_E2E_SEED      of an earlier run, which is played again
+//	DEPUTY_E2E_STEPS     such as 17-19: those alone
+func TestNemesis(t *testing.T) {
+	seed, err := seedOf("DEPUTY_E2E_SEED")
+	if err != nil {
+		t.Fatal(err)
+	}
+	length, err := time.ParseDuration(cmp.Or(os.Getenv("DEPUTY_E2E_DURATION"), "2m"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, last, err := steps(os.Getenv("DEPUTY_E2E_STEPS"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	eachLab(t, setup{ttl: 3 * time.Second, queue: true}, func(s *scene) {
+		s.Logf("seed %d, for %s", seed, length)
+		var kinds []nemesis.Fault
+		for _, f := range faults() {
+			kinds = append(kinds, f.Fault)
+		}
+		played := 0
+		for n, end := first, now()+length; n <= last && now() < end && s.ctx.Err() == nil && !s.Failed(); n++ {
+			s.playStep(nemesis.Plan(seed, n, kinds))
+			played++
+		}
+		s.figures.note(s.systemd, "seed", fmt.Sprintf("%d, %d steps", seed, played))
+		if s.Failed() {
+			s.Logf("to play it again: make nemesis SEED=%d DEBIAN=%s, and STEPS=N-M for some of it", seed, s.suite)
+		}
+	})
+}
+
+// steps reads which steps of a plan are wanted.
+func steps(text string) (first, last int, err error) {
+	if text == "" {
+		return 0, 1 << 30, nil
+	}
+	from, to, _ := strings.Cut(text, "-")
+	first, err = strconv.Atoi(from)
+	if err == nil {
+		last, err = strconv.Atoi(cmp.Or(to, from))
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("read DEPUTY_E2E_STEPS: %w", err)
+	}
+	return first, last, nil
+}
+
+// playStep plays a step of a plan, and has everything mended after it.
+func (s *scene) playStep(step nemesis.Step) {
+	s.Helper()
+	s.settleAll()
+	rest(s.ctx, step.Rest)
+	since := time.Now()
+	s.began = now()
+	s.probe.Forget(s.began - time.Second)
+	s.Logf("%s %s", since.UTC().Format("15:04:05.000"), step)
+	terms := make(map[*watched]uint64)
+	for _, w := range s.services {
+		terms[w] = s.termOf(w)
+	}
+	s.strike(step)
+	mended := now()
+	s.settleAll()
+	for _, w := range s.services {
+		if s.termOf(w) != terms[w] {
+			s.figures.count(s.systemd, w.name+": the role moved", 1)
+		}
+		d, _ := w.Outage(s.began)
+		s.figures.add(s.systemd, w.name+", a step: nobody acts for", d)
+	}
+	s.judge([]checker.Time{{From: mended, To: now()}})
+	if s.Failed() {
+		s.tell(since)
+	}
+}
+
+func (s *scene) termOf(w *watched) uint64 {
+	s.Helper()
+	r, err := w.records(s.ctx)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return uint64(r.primary.Term)
+}
+
+// A due is something to do at a time.
+type due struct {
+	at prober.Instant
+	do func()
+}
+
+// strike plays the blows of a step, and undoes them, each in its time.
+func (s *scene) strike(step nemesis.Step) {
+	s.Helper()
+	var agenda []due
+	for _, b := range step.Blows {
+		agenda = append(agenda, due{s.began + b.At, func() {
+			h := s.victim(b)
+			if h != nil && !h.isOn() {
+				return // the other blow has taken it
+			}
+			undo, err := faultNamed(b.Fault).hit(s.ctx, s.lab, h, b)
+			if _, refused := errors.AsType[*hostError](err); err != nil && !refused {
+				s.Errorf("%s: %v", b, err)
+			} else if err != nil {
+				s.Logf("%s: %v", b, err) // two at once are in each other's way
+			}
+			if undo == nil {
+				return
+			}
+			agenda = append(agenda, due{now() + b.Hold, func() {
+				if h != nil && !h.isOn() && b.Fault != "power loss" && b.Fault != "reboot" {
+					return // its boot has undone it
+				}
+				if err := undo(s.ctx); err != nil {
+					s.Logf("undo %s: %v", b, err) // what matters is whether all is well in the end
+				}
+			}})
+		}})
+	}
+	for len(agenda) > 0 {
+		slices.SortStableFunc(agenda, func(a, b due) int { return cmp.Compare(a.at, b.at) })
+		next := agenda[0]
+		agenda = agenda[1:]
+		rest(s.ctx, next.at-now())
+		next.do()
+	}
+	for _, h := range s.hosts {
+		if !h.isOn() {
+			if err := s.boot(s.ctx, h); err != nil {
+				s.Error(err)
+			}
+		}
+	}
+}
+
+// victim is the host that a blow hits; nil for none.
+func (s *scene) victim(b nemesis.Blow) *host {
+	s.Helper()
+	if b.On == nemesis.Nobody {
+		return nil
+	}
+	w := s.services[int(b.Dice>>8)%len(s.services)]
+	r, err := w.records(s.ctx)
+	if err != nil || r.primary.Node == "" {
+		return s.hosts[int(b.Dice>>16)%len(s.hosts)] // nobody knows
+	}
+	if b.On == nemesis.Primary {
+		return s.host(r.primary.Node)
+	}
+	others := s.others(s.host(r.primary.Node))
+	return others[int(b.Dice>>16)%len(others)]
+}
