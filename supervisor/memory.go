@@ -53,6 +53,10 @@ type Seen struct {
 	Cluster  string   `json:"cluster"`  // id of the etcd cluster
 	Revision int64    `json:"revision"` // highest seen
 	Term     sdk.Term `json:"term"`     // highest seen
+	// Prefix and Origin are where the records are in etcd, and their own mark,
+	// which a copy of them has and others have not.
+	Prefix string `json:"prefix,omitempty"`
+	Origin string `json:"origin,omitempty"`
 }
 
 // A Witness keeps what was seen of each service's election for good.

@@ -48,6 +48,7 @@ type Client struct {
 	hedge    *hedge
 	past     *past
 	contact  contact
+	care     *care
 	restarts broadcast // of all watches
 	quiet    bool      // looks at the records for an operator, and no more
 
@@ -81,7 +82,9 @@ func Open(cfg Config) (*Client, error) {
 	}
 	ways := make([]kv, len(cfg.Endpoints))
 	for i, url := range cfg.Endpoints {
-		ways[i] = &endpoint{url: url, tls: conf, username: cfg.Username, password: cfg.Password}
+		e := &endpoint{url: url, tls: conf, username: cfg.Username, password: cfg.Password, root: newKeys(cfg.Prefix).root}
+		e.prove()
+		ways[i] = e
 	}
 	return newClient(cfg, ways), nil
 }
@@ -93,7 +96,7 @@ func newClient(cfg Config, ways []kv) *Client {
 		clock:     cfg.Clock,
 		log:       cfg.Log,
 		hedge:     newHedge(ways),
-		past:      &past{},
+		past:      newPast(ways),
 		takes:     make(chan struct{}, 16),
 		calls:     make(chan struct{}, 16),
 		timing:    supervisor.NewTiming,
@@ -105,6 +108,7 @@ func newClient(cfg Config, ways []kv) *Client {
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
+	c.care = newCare(c)
 	c.present.init()
 	return c
 }
@@ -159,7 +163,7 @@ func (c *Client) Run(ctx context.Context) error {
 	c.mu.Unlock()
 	c.spawn(c.keepPresent)
 	if !c.quiet {
-		c.spawn(c.minding)
+		c.spawn(c.care.run)
 	}
 	if c.cfg.Compact > 0 {
 		c.spawn(c.compacting)
@@ -221,7 +225,13 @@ func (c *Client) txnHedged(ctx context.Context, delay time.Duration, t txn) (rep
 		defer cancel()
 	}
 	floor := c.past.highest()
-	r, err := ask(ctx, c.hedge, delay, func(ctx context.Context, way kv) (reply, error) { return way.Txn(ctx, t) })
+	r, err := ask(ctx, c.hedge, delay, func(ctx context.Context, way kv) (reply, error) {
+		r, err := way.Txn(ctx, t)
+		if err == nil {
+			err = c.past.admit(way.Name(), r.Cluster)
+		}
+		return r, err
+	})
 	if err != nil {
 		c.contact.fails(err)
 		return reply{}, err
@@ -231,7 +241,8 @@ func (c *Client) txnHedged(ctx context.Context, delay time.Duration, t txn) (rep
 		c.contact.obeys()
 	}
 	if c.past.saw(r, floor) {
-		c.log.Error("etcd is not the one it was: it was replaced, or restored from a backup")
+		id, rev, _ := c.past.now()
+		c.log.Error(saidReplace, "cluster", clusterName(id), "revision", rev)
 		c.restarts.wake()
 	}
 	return r, nil

@@ -94,7 +94,7 @@ func (c *Client) observer() *Client {
 	cfg := c.cfg
 	cfg.Witness, cfg.Compact, cfg.Log = nil, 0, nil
 	o := newClient(cfg, nil)
-	o.hedge, o.quiet = c.hedge, true
+	o.hedge, o.quiet, o.past = c.hedge, true, newPast(c.hedge.ways)
 	return o
 }
 

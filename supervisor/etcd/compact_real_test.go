@@ -160,7 +160,7 @@ func TestInspectTellsWhatIsWrong(t *testing.T) {
 	}
 	in = desk.Inspect(t.Context())
 	all := strings.Join(in.Endpoints[0].Complaints, "\n")
-	for _, want := range []string{"reached its quota and denies every write", "of 4 MiB"} {
+	for _, want := range []string{"reached its quota, and etcd denies every write", "of 4 MiB"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("complaints at the quota: %q, want %q", all, want)
 		}

@@ -47,13 +47,17 @@ type election struct {
 	since   sdk.Instant // when it was first seen
 
 	// The history that the records are of, as far as it is known.
-	looked  bool // the witness has been asked
+	marked  string // the records' own mark
 	cluster string
+	prefix  string
 	rev     int64
 	breaks  uint64
 	top     sdk.Term    // as last seen, unlike highest
 	until   sdk.Instant // frozen until then
 	why     string
+	strange string // why these are not the records that were here before; empty when they are
+
+	originating bool
 
 	memory  sync.Mutex // held while the witness writes
 	saved   supervisor.Seen
@@ -83,7 +87,7 @@ func (c *Client) election(service string) *election {
 		return e
 	}
 	if c.drains == nil {
-		c.drains = newView(c.keys.nodes())
+		c.drains = newView(c.keys.nodes(), one(c.keys.origin()))
 		c.spawnLocked(newFeed(c, c.keys.nodes(), c.drains).run)
 	}
 	e := &election{c: c, service: service, view: newView(c.keys.state(service)...)}
@@ -92,6 +96,7 @@ func (c *Client) election(service string) *election {
 	c.contact.change.forward(&e.change)
 	c.turnover.forward(&e.change)
 	c.elections[service] = e
+	e.recall()
 	switch {
 	case len(c.elections) <= fewServices:
 		c.spawnLocked(newFeed(c, under(c.keys.service(service)), e.view).run)
@@ -140,7 +145,11 @@ func (e *election) current() (supervisor.State, sdk.Instant) {
 		Unreachable: e.c.contact.unreachable(),
 		Candidates:  []supervisor.Candidate{},
 	}
-	if !e.view.synced() || !e.c.drains.synced() {
+	agreed, mixed := true, ""
+	if e.cluster == "" && !e.c.quiet && e.held == nil {
+		agreed, mixed = e.c.past.agreed()
+	}
+	if _, _, breaks := e.c.past.now(); !e.view.of(breaks) || !e.c.drains.of(breaks) || !agreed && mixed == "" {
 		return e.publishable(st, basis{}), 0
 	}
 	k := e.c.keys
@@ -161,8 +170,15 @@ func (e *election) current() (supervisor.State, sdk.Instant) {
 	if e.held != nil {
 		e.held.watched(e.view)
 	}
-	e.compareHistory(now, prim, term, termRec.exists())
-	if now < e.until {
+	if agreed {
+		e.compareHistory(now, prim, term, termRec.exists())
+	}
+	switch {
+	case !agreed:
+		st.Frozen = mixed
+	case e.strange != "":
+		st.Frozen = e.strange
+	case now < e.until:
 		st.Frozen = e.why
 		wake.at(e.until)
 	}
@@ -309,17 +325,22 @@ func (e *election) mind(pulse string) {
 // so nobody here campaigns until the longest lease has ended.
 func (e *election) compareHistory(now sdk.Instant, prim primaryRecord, term termRecord, exists bool) {
 	id, rev, breaks := e.c.past.now()
-	cluster, top := fmt.Sprintf("%x", id), max(prim.Term, term.Term)
-	if !e.looked {
-		e.looked, e.breaks = true, breaks
-		e.recall()
+	cluster, top := clusterName(id), max(prim.Term, term.Term)
+	strange := e.estranged(cluster)
+	if strange != "" {
+		if strange != e.strange {
+			e.c.log.Error(saidStrange, "service", e.service, "cause", strange)
+		}
+		e.strange = strange
+		return // what is known stays known
 	}
+	e.strange = ""
 	why := ""
 	switch {
 	case e.cluster != "" && cluster != e.cluster:
 		why = fmt.Sprintf("etcd is another cluster than before: %s, was %s", cluster, e.cluster)
 	case breaks != e.breaks, rev < e.rev:
-		why = fmt.Sprintf("etcd went back to revision %d, from %d: it was restored from a backup", rev, e.rev)
+		why = fmt.Sprintf("etcd cluster %s went back to revision %d, from %d: it was restored from a backup", cluster, rev, e.rev)
 	case top < e.top:
 		why = fmt.Sprintf("the term went back to %d, from %d", top, e.top)
 	}
@@ -327,9 +348,15 @@ func (e *election) compareHistory(now sdk.Instant, prim primaryRecord, term term
 		longest := max(e.ttl, prim.ttl(), term.ttl(), e.last.ttl())
 		e.until = now.Add(stretch(longest))
 		e.why = fmt.Sprintf("%s; nobody here campaigns for %v, the longest lease there may be", why, longest)
-		e.c.log.Error("the records are not those that were here before", "service", e.service, "cause", why)
+		e.c.log.Error(saidStrange, "service", e.service, "cause", e.why)
 	}
 	e.cluster, e.rev, e.breaks, e.top = cluster, rev, breaks, top
+	if mark := e.c.origin(); mark != "" {
+		e.marked = mark
+	}
+	if e.marked != "" {
+		e.prefix = e.c.keys.prefix()
+	}
 	e.highest = max(e.highest, top)
 	if exists {
 		e.last = term
@@ -338,6 +365,7 @@ func (e *election) compareHistory(now sdk.Instant, prim primaryRecord, term term
 
 // recall asks the witness what was seen before this process.
 func (e *election) recall() {
+	_, _, e.breaks = e.c.past.now()
 	if e.c.cfg.Witness == nil {
 		return
 	}
@@ -346,6 +374,8 @@ func (e *election) recall() {
 		e.c.log.Warn("cannot read what was seen of the election", "service", e.service, "cause", err)
 	}
 	e.cluster, e.rev, e.top, e.highest = seen.Cluster, seen.Revision, seen.Term, seen.Term
+	e.marked, e.prefix = seen.Origin, seen.Prefix
+	e.c.past.expect(seen.Cluster)
 }
 
 // publishable numbers the State: it is newer than the one before when a take
@@ -374,15 +404,15 @@ func (e *election) remember() {
 	defer e.memory.Unlock()
 	now := e.c.clock.Now()
 	e.mu.Lock()
-	seen := supervisor.Seen{Cluster: e.cluster, Revision: e.rev, Term: e.highest}
+	seen := supervisor.Seen{Cluster: e.cluster, Revision: e.rev, Term: e.highest, Prefix: e.prefix, Origin: e.marked}
 	// Until the wait is over, the next process has to begin it again.
-	ready := e.looked && now >= e.until
+	ready := e.cluster != "" && e.strange == "" && now >= e.until
 	e.mu.Unlock()
 	old := e.saved
 	if !ready || seen == old {
 		return
 	}
-	if seen.Cluster == old.Cluster && seen.Term == old.Term && now < e.savedAt.Add(time.Minute) {
+	if seen.Cluster == old.Cluster && seen.Term == old.Term && seen.Origin == old.Origin && now < e.savedAt.Add(time.Minute) {
 		return // revisions alone can wait
 	}
 	if err := w.SaveSeen(e.service, seen); err != nil {

@@ -46,6 +46,7 @@ func (e *elector) Observe(ctx context.Context) iter.Seq[supervisor.State] {
 					return
 				}
 			}
+			e.originate()
 			e.remember()
 			e.tidy()
 			var timer <-chan struct{}

@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"sync"
@@ -22,9 +23,11 @@ type endpoint struct {
 	tls      *tls.Config
 	username string
 	password string
+	root     string // of the keys, for messages
 
 	mu     sync.Mutex
-	dial   *dial // nil until first used, and after a failure
+	dial   *dial             // nil until first used, and after a failure
+	proof  *x509.Certificate // that the member has shown last
 	closed bool
 	wg     sync.WaitGroup
 }

@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"strings"
@@ -15,6 +16,8 @@ var (
 	// its members is asked. The outcome is not unknown: nothing was done.
 	errDenied = errors.New("etcd denies it")
 	errClosed = errors.New("the etcd client is closed")
+	// errForeign means that an endpoint belongs to another etcd.
+	errForeign = errors.New("it belongs to another etcd cluster")
 )
 
 // explain names the endpoint and, where a person has to put something right,
@@ -30,7 +33,7 @@ func (e *endpoint) explain(err error) error {
 	}
 	for _, d := range denials {
 		if errors.Is(err, d.err) {
-			return &explained{endpoint: e.url, cure: d.cure, err: errors.Join(err, errDenied), text: err.Error()}
+			return &explained{endpoint: e.url, cure: e.fill(d.cure), err: errors.Join(err, errDenied), text: err.Error()}
 		}
 	}
 	for _, t := range troubles {
@@ -47,16 +50,67 @@ func (e *endpoint) explain(err error) error {
 	return fmt.Errorf("%s: %w", e.url, err)
 }
 
-// expired returns when the certificate shown to this endpoint ended, if it has.
-func (e *endpoint) expired() time.Time {
+// fill puts this endpoint's user and keys into a cure.
+func (e *endpoint) fill(cure string) string {
+	return strings.NewReplacer("USER", e.user(), "PREFIX/", e.root).Replace(cure)
+}
+
+// user is who etcd takes this process for, as far as it is known here.
+func (e *endpoint) user() string {
+	if e.username != "" {
+		return e.username
+	}
+	if cert := e.certificate(); cert != nil {
+		return cert.Subject.CommonName
+	}
+	return "USER"
+}
+
+// certificate is the one that is shown to this endpoint; nil for none.
+func (e *endpoint) certificate() *x509.Certificate {
 	if e.tls == nil || e.tls.GetClientCertificate == nil {
-		return time.Time{}
+		return nil
 	}
 	cert, err := e.tls.GetClientCertificate(&tls.CertificateRequestInfo{})
-	if err != nil || cert.Leaf == nil || time.Now().Before(cert.Leaf.NotAfter) {
-		return time.Time{}
+	if err != nil {
+		return nil
 	}
-	return cert.Leaf.NotAfter
+	return cert.Leaf
+}
+
+// proven is the certificate that the endpoint has shown; nil for none.
+func (e *endpoint) proven() *x509.Certificate {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.proof
+}
+
+// prove has tls keep the certificate that the endpoint shows.
+func (e *endpoint) prove() {
+	if e.tls == nil {
+		return
+	}
+	e.tls = e.tls.Clone()
+	before := e.tls.VerifyConnection
+	e.tls.VerifyConnection = func(s tls.ConnectionState) error {
+		if len(s.PeerCertificates) > 0 {
+			e.mu.Lock()
+			e.proof = s.PeerCertificates[0]
+			e.mu.Unlock()
+		}
+		if before != nil {
+			return before(s)
+		}
+		return nil
+	}
+}
+
+// expired returns when the certificate shown to this endpoint ended, if it has.
+func (e *endpoint) expired() time.Time {
+	if cert := e.certificate(); cert != nil && time.Now().After(cert.NotAfter) {
+		return cert.NotAfter
+	}
+	return time.Time{}
 }
 
 // An explained error tells the endpoint, the cause and the cure.
@@ -68,16 +122,17 @@ type explained struct {
 func (e *explained) Error() string { return e.endpoint + ": " + e.text + " (" + e.cure + ")" }
 func (e *explained) Unwrap() error { return e.err }
 
-// What etcd denies for good, by its own answer.
+// What etcd denies for good, by its own answer. In a cure, USER is who asks,
+// and PREFIX/ where the records are.
 var denials = []struct {
 	err  error
 	cure string
 }{
-	{rpctypes.ErrPermissionDenied, "grant the user of [etcd] readwrite on the prefix: etcdctl role grant-permission ROLE readwrite --prefix=true PREFIX/"},
+	{rpctypes.ErrPermissionDenied, "USER needs a role with readwrite on PREFIX/: etcdctl role grant-permission deputy --prefix=true readwrite PREFIX/, then etcdctl user grant-role USER deputy"},
 	{rpctypes.ErrAuthFailed, "the user name or the password is wrong: see username and password in [etcd]"},
 	{rpctypes.ErrUserEmpty, "etcd wants to know who asks: set username and password in [etcd], or cert_file and key_file"},
 	{rpctypes.ErrUserNotFound, "the user of [etcd] does not exist: etcdctl user add"},
-	{rpctypes.ErrNoSpace, "etcd has reached its quota: compact and defragment it, then etcdctl alarm disarm"},
+	{rpctypes.ErrNoSpace, "etcd has reached its quota, so nobody can hold a role: etcdctl compact REVISION, etcdctl defrag --cluster, etcdctl alarm disarm"},
 	{rpctypes.ErrCorrupt, "etcd has found its data corrupt: see etcdctl alarm list"},
 }
 

@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"strconv"
 	"strings"
@@ -9,8 +10,6 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
-
-	"github.com/deputy-ha/deputy/sdk"
 )
 
 // A health is how one member of etcd is doing, as it says itself.
@@ -24,6 +23,9 @@ type health struct {
 	Leader  uint64 // the member that it takes for the leader; 0: none
 	Learner bool
 	Alarms  []string
+	Rev     int64 // of its newest change
+	// What it shows, and what is shown to it; nil for none.
+	Proof, Ours *x509.Certificate
 }
 
 func (e *endpoint) Health(ctx context.Context) (health, error) {
@@ -46,6 +48,9 @@ func (e *endpoint) Health(ctx context.Context) (health, error) {
 		Leader:  s.Leader,
 		Learner: s.IsLearner,
 		Alarms:  s.Errors,
+		Rev:     s.Header.Revision,
+		Proof:   e.proven(),
+		Ours:    e.certificate(),
 	}, nil
 }
 
@@ -57,25 +62,38 @@ const defaultQuota = 2 << 30
 // be renewed.
 const alarmingShare = 0.8
 
+// runsOut reports whether a certificate should have been renewed by now: less
+// than two weeks are left, and less than a fifth of its life, as some live for
+// a day and are renewed by machines.
+func runsOut(c *x509.Certificate) bool {
+	return c != nil && time.Until(c.NotAfter) < min(14*24*time.Hour, c.NotAfter.Sub(c.NotBefore)/5)
+}
+
 // A complaint is what a person should do about etcd.
-type complaint struct{ about, text string }
+type complaint struct {
+	about, text string
+	whole       bool // it is about all members, whoever tells
+}
 
 // complaints of a member, the worst first.
 func (h health) complaints() []complaint {
 	var all []complaint
 	complain := func(about, format string, args ...any) {
-		all = append(all, complaint{about, fmt.Sprintf(format, args...)})
+		all = append(all, complaint{about: about, text: fmt.Sprintf(format, args...)})
+	}
+	whole := func(about, format string, args ...any) {
+		all = append(all, complaint{about: about, text: fmt.Sprintf(format, args...), whole: true})
 	}
 	for _, alarm := range h.Alarms {
 		switch {
 		case strings.Contains(alarm, "NOSPACE"):
-			complain("alarm", "etcd has reached its quota and denies every write, so nobody can hold a role: compact and defragment it, then etcdctl alarm disarm")
+			whole("NOSPACE of "+raisedBy(alarm), "member %s has reached its quota, and etcd denies every write, so nobody can hold a role: etcdctl compact %d, etcdctl defrag --cluster, etcdctl alarm disarm", raisedBy(alarm), h.Rev)
 		case strings.Contains(alarm, "CORRUPT"):
-			complain("alarm", "etcd has found its data corrupt: replace this member")
+			whole("CORRUPT of "+raisedBy(alarm), "member %s has found its data corrupt: replace that member", raisedBy(alarm))
 		}
 	}
 	if h.Leader == 0 {
-		complain("leader", "this member sees no leader: etcd has lost its majority, or is electing")
+		complain("leader", "this member sees no leader: etcd has lost its majority, or is electing: %s", cureMajority)
 	}
 	quota, assumed := h.Quota, ""
 	if quota == 0 {
@@ -89,6 +107,12 @@ func (h health) complaints() []complaint {
 		complain("size", "the database takes up %s of %s%s, %s of it in use, and when it is full nobody can hold a role: %s",
 			mib(h.DBSize), mib(quota), assumed, mib(h.InUse), cure)
 	}
+	if runsOut(h.Proof) {
+		complain("certificate", "the certificate of this member ends at %s: %s", h.Proof.NotAfter.Format(time.RFC3339), cureRenew)
+	}
+	if runsOut(h.Ours) {
+		whole("cert_file", "cert_file of [etcd] ends at %s: %s", h.Ours.NotAfter.Format(time.RFC3339), cureRenew)
+	}
 	if want := outdated(h.Version); want != "" {
 		complain("version", "etcd %s has known bugs that matter here: stale reads after a pause, keep-alives of dead leases, reads beyond what a role is granted; use %s or later", h.Version, want)
 	}
@@ -96,6 +120,18 @@ func (h health) complaints() []complaint {
 		complain("learner", "this member is a learner: it answers no transaction")
 	}
 	return all
+}
+
+// raisedBy is the member that has raised an alarm, as etcdctl spells it: etcd
+// tells "memberID:N alarm:NAME", with N in decimal.
+func raisedBy(alarm string) string {
+	_, rest, _ := strings.Cut(alarm, "memberID:")
+	number, _, _ := strings.Cut(rest, " ")
+	id, err := strconv.ParseUint(number, 10, 64)
+	if err != nil {
+		return "?"
+	}
+	return strconv.FormatUint(id, 16)
 }
 
 func mib(n int64) string { return strconv.FormatInt(n>>20, 10) + " MiB" }
@@ -134,38 +170,6 @@ func parseVersion(s string) (v [3]int, ok bool) {
 		v[i] = n
 	}
 	return v, true
-}
-
-// healthEvery is how often each process looks at the members of etcd, and
-// remindEvery how often the same complaint is repeated.
-const (
-	healthEvery = 5 * time.Minute
-	remindEvery = time.Hour
-)
-
-// minding complains about etcd in the log, long before there is trouble, until
-// ctx ends.
-func (c *Client) minding(ctx context.Context) {
-	said := make(map[string]sdk.Instant)
-	for ctx.Err() == nil {
-		for _, way := range c.hedge.ways {
-			hctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errNoAnswer)
-			h, err := way.Health(hctx)
-			cancel()
-			if err != nil {
-				continue // that an endpoint does not answer is told elsewhere
-			}
-			now := c.clock.Now()
-			for _, what := range h.complaints() {
-				key := way.Name() + " " + what.about
-				if at, again := said[key]; !again || now.Sub(at) >= remindEvery {
-					c.log.Warn("etcd needs care", "endpoint", way.Name(), "cause", what.text)
-					said[key] = now
-				}
-			}
-		}
-		c.sleep(ctx, healthEvery)
-	}
 }
 
 // sleep waits on the Client's clock, unless ctx ends before.

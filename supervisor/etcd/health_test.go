@@ -21,8 +21,8 @@ func TestComplaintsAboutAMember(t *testing.T) {
 		{"above the share", func(h *health) { h.DBSize, h.InUse = 1640<<20, 1600<<20 }, "1640 MiB of 2048 MiB, 1600 MiB of it in use, and when it is full nobody can hold a role: compact it"},
 		{"fragmented", func(h *health) { h.DBSize, h.InUse = 1900<<20, 100<<20 }, "etcdctl defrag"},
 		{"quota not told", func(h *health) { h.Version, h.Quota, h.DBSize, h.InUse = "3.5.33", 0, 1900<<20, 1900<<20 }, "2048 MiB, etcd's default"},
-		{"quota alarm", func(h *health) { h.Alarms = []string{"memberID:1 alarm:NOSPACE "} }, "reached its quota"},
-		{"corrupt", func(h *health) { h.Alarms = []string{"memberID:1 alarm:CORRUPT "} }, "corrupt: replace this member"},
+		{"quota alarm", func(h *health) { h.Alarms = []string{"memberID:10501334649042878790 alarm:NOSPACE "}; h.Rev = 12 }, "member 91bc3c398fb3c146 has reached its quota, and etcd denies every write, so nobody can hold a role: etcdctl compact 12, etcdctl defrag --cluster, etcdctl alarm disarm"},
+		{"corrupt", func(h *health) { h.Alarms = []string{"memberID:1 alarm:CORRUPT "} }, "member 1 has found its data corrupt: replace that member"},
 		{"no leader", func(h *health) { h.Leader = 0 }, "sees no leader"},
 		{"learner", func(h *health) { h.Learner = true }, "learner"},
 		{"old 3.5", func(h *health) { h.Version = "3.5.32" }, "use 3.5.33 or later"},
@@ -42,7 +42,7 @@ func TestComplaintsAboutAMember(t *testing.T) {
 		if c.want == "" && len(got) == 0 || c.want != "" && len(got) == 1 && strings.Contains(got[0].text, c.want) {
 			continue
 		}
-		t.Errorf("%s: got %q, want %q", c.name, got, c.want)
+		t.Errorf("%s: got %+v, want %q", c.name, got, c.want)
 	}
 }
 
@@ -67,19 +67,20 @@ func TestComplaintsAboutTheWhole(t *testing.T) {
 		if c.want == "" && len(got) == 0 || c.want != "" && len(got) == 1 && strings.Contains(got[0], c.want) {
 			continue
 		}
-		t.Errorf("%s: got %q, want %q", c.name, got, c.want)
+		t.Errorf("%s: got %+v, want %q", c.name, got, c.want)
 	}
 }
 
-// An ailing way has a health to show, and stands for nothing else.
+// An ailing way has a health to show, and answers.
 type ailing struct {
 	kv
 	health health
 }
 
-func (ailing) Name() string                             { return "http://ailing" }
-func (a ailing) Health(context.Context) (health, error) { return a.health, nil }
-func (ailing) Close() error                             { return nil }
+func (ailing) Name() string                              { return "http://ailing" }
+func (a ailing) Health(context.Context) (health, error)  { return a.health, nil }
+func (a ailing) Txn(context.Context, txn) (reply, error) { return reply{}, nil }
+func (ailing) Close() error                              { return nil }
 
 func TestTroubleIsToldOnceAnHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -88,8 +89,8 @@ func TestTroubleIsToldOnceAnHour(t *testing.T) {
 		c := newClient(Config{Prefix: "/x", Clock: newClock(0, 1, &gate{}), Log: slog.New(slog.NewTextHandler(&log, nil))}, []kv{way})
 		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Minute)
 		defer cancel()
-		c.minding(ctx)
-		if said := strings.Count(log.String(), "etcd needs care"); said != 2 || !strings.Contains(log.String(), "endpoint=http://ailing") {
+		c.care.run(ctx)
+		if said := strings.Count(log.String(), saidCare); said != 2 || !strings.Contains(log.String(), "endpoint=http://ailing") {
 			t.Errorf("told %d times in 90 minutes, want 2:\n%s", said, &log)
 		}
 	})

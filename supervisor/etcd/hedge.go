@@ -36,6 +36,7 @@ type hedge struct {
 	mu        sync.Mutex
 	preferred int
 	slow      []bool // timed out when asked last
+	left      signal // another endpoint than the preferred one had to answer
 }
 
 func newHedge(ways []kv) *hedge {
@@ -75,15 +76,20 @@ func (h *hedge) avoid(way kv) bool {
 	}
 	h.slow[h.preferred] = true
 	h.preferred = (h.preferred + 1) % len(h.ways)
+	defer h.left.tell()
 	return true
 }
 
 func (h *hedge) answered(i int, err error) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.slow[i] = errors.Is(err, context.DeadlineExceeded)
+	left := err == nil && h.preferred != i
 	if err == nil {
 		h.preferred = i
+	}
+	h.mu.Unlock()
+	if left {
+		h.left.tell()
 	}
 }
 

@@ -12,6 +12,10 @@ type keys struct{ root string }
 
 func newKeys(prefix string) keys { return keys{root: strings.TrimRight(prefix, "/") + "/v1/"} }
 
+// prefix is what newKeys was given.
+func (k keys) prefix() string { return strings.TrimSuffix(k.root, "/v1/") }
+
+func (k keys) origin() string              { return k.root + "origin" }
 func (k keys) pulses() span                { return under(k.root + "pulses/") }
 func (k keys) pulse(id string) string      { return k.root + "pulses/" + id }
 func (k keys) nodes() span                 { return under(k.root + "nodes/") }

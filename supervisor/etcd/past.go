@@ -1,14 +1,34 @@
 package etcd
 
-import "sync"
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+)
 
 // A past is what this process has seen of etcd's history, so that an etcd that
-// was replaced, or went back in time, is noticed.
+// was replaced, or went back in time, is noticed, and an endpoint of another
+// etcd is not taken for one of ours.
 type past struct {
+	ends int // how many endpoints there are
+
 	mu      sync.Mutex
 	cluster uint64
 	rev     int64  // the highest seen
 	breaks  uint64 // how often the history turned out to be another
+
+	belong map[string]uint64 // to which cluster each endpoint belongs, as it said last
+	called bool              // all have been asked once
+}
+
+func newPast(ways []kv) *past {
+	ends := make(map[string]bool)
+	for _, way := range ways {
+		ends[way.Name()] = true
+	}
+	return &past{ends: len(ends), belong: make(map[string]uint64)}
 }
 
 // A floor is what a reply to a question that is asked now may not fall below.
@@ -49,3 +69,88 @@ func (p *past) now() (cluster uint64, rev int64, breaks uint64) {
 	defer p.mu.Unlock()
 	return p.cluster, p.rev, p.breaks
 }
+
+// expect has the first answers come from a cluster that was known before this
+// process.
+func (p *past) expect(name string) {
+	id, err := strconv.ParseUint(name, 16, 64)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err == nil && p.cluster == 0 {
+		p.cluster = id
+	}
+}
+
+// belongs takes note of the cluster that an endpoint belongs to.
+func (p *past) belongs(end string, cluster uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.belong[end] = cluster
+}
+
+// admit returns an error for an answer of another cluster than the one that is
+// known, unless most endpoints belong to that other one by now: then etcd was
+// replaced. Answers of two clusters in turns would be two histories at once.
+func (p *past) admit(end string, cluster uint64) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.belong[end] = cluster
+	if p.cluster == 0 || cluster == p.cluster || 2*p.of(cluster) > p.ends {
+		return nil
+	}
+	return &explained{
+		endpoint: end, err: errForeign,
+		text: foreignText(cluster, p.cluster), cure: cureForeign,
+	}
+}
+
+func foreign(theirs, ours uint64) string { return foreignText(theirs, ours) + ": " + cureForeign }
+
+func foreignText(theirs, ours uint64) string {
+	return fmt.Sprintf("this endpoint belongs to etcd cluster %s, the others to %s", clusterName(theirs), clusterName(ours))
+}
+
+// of counts the endpoints that belong to a cluster; p.mu is held.
+func (p *past) of(cluster uint64) (n int) {
+	for _, c := range p.belong {
+		if c == cluster {
+			n++
+		}
+	}
+	return n
+}
+
+// rollCalled takes note that all endpoints have been asked once.
+func (p *past) rollCalled() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.called = true
+}
+
+// agreed reports whether the endpoints can be taken for those of one etcd:
+// most of them belong to it, or all have been asked and none belongs to
+// another. Else why tells of those that do; it is empty while it is not known.
+func (p *past) agreed() (ok bool, why string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if 2*p.of(p.cluster) > p.ends {
+		return true, ""
+	}
+	clusters := make(map[uint64][]string)
+	for end, c := range p.belong {
+		clusters[c] = append(clusters[c], end)
+	}
+	if len(clusters) < 2 {
+		return p.called, ""
+	}
+	var parts []string
+	for c, ends := range clusters {
+		slices.Sort(ends)
+		parts = append(parts, strings.Join(ends, " and ")+" to "+clusterName(c))
+	}
+	slices.Sort(parts)
+	return false, fmt.Sprintf("the endpoints belong to %d etcd clusters, %s: %s", len(clusters), strings.Join(parts, ", "), cureForeign)
+}
+
+// clusterName spells the id of a cluster as etcdctl does in its tables.
+func clusterName(id uint64) string { return strconv.FormatUint(id, 16) }

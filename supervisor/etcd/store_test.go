@@ -221,7 +221,9 @@ func (s *store) Close() error                                { return nil }
 func (s *store) Revoke(_ context.Context, id int64) error    { s.revoke(id); return nil }
 func (s *store) Compact(_ context.Context, rev int64) error  { s.compact(rev); return nil }
 func (s *store) Health(context.Context) (health, error) {
-	return health{Version: "3.7.3", Leader: 1}, nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return health{Version: "3.7.3", Cluster: s.cluster, Leader: 1}, nil
 }
 
 func (s *store) Grant(_ context.Context, ttl time.Duration) (int64, error) { return s.grant(ttl), nil }

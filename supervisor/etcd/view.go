@@ -152,6 +152,14 @@ func (v *view) synced() bool {
 	return v.base != 0
 }
 
+// of reports whether the records have been read once, and are of the history
+// with so many breaks.
+func (v *view) of(breaks uint64) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.base != 0 && v.breaks == breaks
+}
+
 // A signal tells those who subscribed that something has changed.
 type signal struct {
 	mu   sync.Mutex

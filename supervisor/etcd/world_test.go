@@ -79,12 +79,13 @@ type host struct {
 	clock   *clock
 	lines   []*line
 	witness *witness
+	prefix  string
 	timing  func(time.Duration) supervisor.Timing // nil: the true one
 }
 
 func newHost(s *store, name string, rate float64, seed uint64) *host {
 	g := &gate{}
-	h := &host{name: name, gate: g, clock: newClock(1000*time.Second, rate, g), witness: &witness{}}
+	h := &host{name: name, gate: g, clock: newClock(1000*time.Second, rate, g), witness: &witness{}, prefix: "/test"}
 	for i := range 3 {
 		h.lines = append(h.lines, newLine(s, fmt.Sprintf("%s-%d", name, i), g, seed+uint64(i)))
 	}
@@ -114,7 +115,7 @@ type process struct {
 func (h *host) start(t testing.TB, log io.Writer) *process {
 	t.Helper()
 	cfg := Config{
-		Prefix:  "/test",
+		Prefix:  h.prefix,
 		Clock:   h.clock,
 		Node:    supervisor.Node{Name: h.name, Address: h.name + ".example", Boot: "boot-" + h.name, Machine: "machine-" + h.name},
 		Witness: h.witness,

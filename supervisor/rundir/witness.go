@@ -23,7 +23,7 @@ type Witness string
 // then it is not known whether the records have gone back in time.
 func (w Witness) LoadSeen(service string) (supervisor.Seen, error) {
 	var s supervisor.Seen
-	file := w.file(service)
+	file := w.File(service)
 	text, err := os.ReadFile(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -48,13 +48,14 @@ func (w Witness) SaveSeen(service string, s supervisor.Seen) error {
 	if err != nil {
 		return fmt.Errorf("keep what was seen of %s: %w", service, err)
 	}
-	if err := replace(w.file(service), append(text, '\n')); err != nil {
+	if err := replace(w.File(service), append(text, '\n')); err != nil {
 		return fmt.Errorf("keep what was seen of %s: %w", service, err)
 	}
 	return nil
 }
 
-func (w Witness) file(service string) string {
+// File is where it is kept what was seen of a service's election.
+func (w Witness) File(service string) string {
 	return filepath.Join(string(w), service, seenFile)
 }
 

@@ -1,0 +1,75 @@
+package etcd
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"time"
+)
+
+// An originRecord is the value of origin: a mark of these records, written once.
+// A restored backup has it, another etcd has not: etcd's own id tells neither,
+// as it follows from the members' URLs.
+type originRecord struct {
+	ID    string    `json:"id"`
+	Node  string    `json:"node"`
+	Since time.Time `json:"since"` // wall time, for people
+}
+
+// origin is the mark of the records, as last read; empty for none.
+func (c *Client) origin() string {
+	rec, err := decode[originRecord](c.drains.get(c.keys.origin()))
+	if err != nil {
+		return ""
+	}
+	return rec.ID
+}
+
+// estranged tells why these records are not those that this node knows: another
+// etcd, or another prefix, without their mark. A node that still uses the old
+// ones may be primary for as long as it likes, so no waiting helps; e.mu is
+// held.
+func (e *election) estranged(cluster string) string {
+	if e.marked == "" || e.c.origin() == e.marked {
+		return ""
+	}
+	file := "what this node remembers"
+	if w, ok := e.c.cfg.Witness.(interface{ File(service string) string }); ok {
+		file = w.File(e.service)
+	}
+	switch prefix := e.c.keys.prefix(); {
+	case e.cluster != cluster:
+		return fmt.Sprintf("etcd is another cluster than before: %s, was %s in %s, and no copy of it; nobody here campaigns, as a node with the old one may be primary: %s", cluster, e.cluster, file, cureStrange)
+	case e.prefix != prefix:
+		return fmt.Sprintf("the prefix is another than before: %s, was %s in %s; nobody here campaigns, as a node with the old one may be primary: %s", prefix, e.prefix, file, cureStrange)
+	}
+	return ""
+}
+
+// originate marks the records where they have no mark yet.
+func (e *election) originate() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	id, _, _ := e.c.past.now()
+	known := e.cluster == clusterName(id) && e.state.Frozen == "" && e.state.Unreachable == ""
+	if e.originating || !known || !e.c.drains.synced() || e.c.origin() != "" {
+		return
+	}
+	e.originating = true
+	e.c.spawn(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errNoAnswer)
+		defer cancel()
+		key := e.c.keys.origin()
+		// Another process may be first; either way it is read then.
+		_, err := e.c.txn(ctx, txn{
+			If:   []cond{is(key, 0)},
+			Then: []op{put(key, encode(originRecord{ID: rand.Text(), Node: e.c.cfg.Node.Name, Since: time.Now().UTC()}))},
+		})
+		if err == nil {
+			_, _ = e.c.sync(ctx, e.c.drains) // at the next refresh else
+		}
+		e.mu.Lock()
+		e.originating = false
+		e.mu.Unlock()
+	})
+}

@@ -1,0 +1,19 @@
+package etcd
+
+// What the log and deputy-operations(7) call the troubles of etcd, and what
+// cures them. A test holds that the manual has each of them, in these words.
+const (
+	saidCare    = "etcd needs care"
+	saidCured   = "etcd needs this care no more"
+	saidStrange = "the records are not those that were here before"
+	saidReplace = "etcd is not the one it was: it was replaced, or restored from a backup"
+
+	cureForeign  = "name the members of one etcd in [etcd] endpoints"
+	cureStrange  = "set [etcd] right, or see ANOTHER ETCD in deputy-operations(7)"
+	cureSilent   = "see to its machine, the network there, and etcd on it"
+	cureCut      = "see to the network between the members, port 2380"
+	cureStalled  = "its disk hangs, or it is overloaded; see its log and iostat, or stop it"
+	cureMajority = "start the members that are down"
+	cureRenew    = "renew it"
+	cureClock    = "set the clock right; certificates, pauses and the history go by it, leases do not"
+)
