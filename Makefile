@@ -4,17 +4,21 @@
 SHELL       := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: demo build lab test e2e bench check generate wire man install layout package package-test clean help
+.PHONY: demo build lab test e2e nemesis bench check generate wire man install layout package package-test clean help
 
-GO      ?= go
-DESTDIR ?=
-prefix  ?= /usr
-FAULTS  ?= 10m
-BENCH   ?=
-BIN     ?= bin
-MADE    ?= bin
-DIST    ?= dist
-ARCHS   ?= amd64 arm64
+GO       ?= go
+DESTDIR  ?=
+prefix   ?= /usr
+FAULTS   ?= 10m
+DURATION ?= 10m
+SEED     ?=
+DEBIAN   ?= both
+STEPS    ?=
+BENCH    ?=
+BIN      ?= bin
+MADE     ?= bin
+DIST     ?= dist
+ARCHS    ?= amd64 arm64
 
 # The same for every target, so that what one compiles the next finds. Only the
 # race detector needs C.
@@ -51,6 +55,10 @@ e2e: lab ## long: faults on a real etcd cluster for FAULTS=10m, the demo, and re
 	CGO_ENABLED=$(if $(RACE),1,0) DEPUTY_FAULTS=$(FAULTS) $(GO) test $(RACE) -count=1 -vet=off -run FaultsOnEtcd -timeout 30m -v ./supervisor/etcd
 	bin/demo
 	DEPUTY_E2E=1 $(GO) test -count=1 -vet=off -timeout 4h -v ./packaging/e2e
+
+nemesis: ## faults on real hosts at random, as root: DURATION=1h SEED=7 DEBIAN=trixie; STEPS=17-19 plays some again
+	DEPUTY_E2E=1 DEPUTY_E2E_DEBIAN='$(DEBIAN)' DEPUTY_E2E_DURATION='$(DURATION)' DEPUTY_E2E_SEED='$(SEED)' DEPUTY_E2E_STEPS='$(STEPS)' \
+		$(GO) test -count=1 -vet=off -timeout 9h -v -run '^TestNemesis$$' ./packaging/e2e
 
 bench: lab ## how fast the role moves here: the figures of README.md; BENCH=-short for a glance
 	bin/demo bench $(BENCH)
