@@ -106,6 +106,9 @@ func (m *Member) step(p *part, t sdk.Transition, r sdk.Result, dur time.Duration
 	m.mu.Lock()
 	m.doing = ""
 	s := Step{Plugin: p.Name, Action: t.Action, Mode: t.Mode, Outcome: r.Outcome, Detail: r.Detail, Dur: dur}
+	if t.Action == sdk.Fence {
+		s.Victim = t.Primary.Node
+	}
 	switch t.Action {
 	case sdk.Demote:
 		m.change.EndSteps = append(m.change.EndSteps, s)

@@ -267,6 +267,7 @@ func (c Change) Begin(recorded Change) Change {
 type Step struct {
 	Plugin  string        `json:"plugin"`
 	Action  sdk.Action    `json:"action"`
+	Victim  string        `json:"victim,omitempty"` // of a fence
 	Mode    sdk.Mode      `json:"mode,omitempty"`
 	Outcome sdk.Outcome   `json:"outcome"`
 	Detail  string        `json:"detail,omitempty"`

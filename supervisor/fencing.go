@@ -64,7 +64,11 @@ func (m *Member) fenceOne(ctx context.Context, lease Lease, victim sdk.Peer, e e
 		t.Primary, t.Previous = victim, victim
 		r := m.try(ctx, lease, p, t, p.def().Fence)
 		if r.Outcome.OK() {
-			m.log.Info("fenced", "victim", victim.Node, "plugin", p.Name, "term", uint64(lease.Term()), "cause", r.Detail)
+			args := []any{"victim", victim.Node, "plugin", p.Name, "term", uint64(lease.Term())}
+			if r.Detail != "" {
+				args = append(args, "detail", r.Detail)
+			}
+			m.log.Info("fenced", args...)
 			return nil
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", p.Name, r.Err()))

@@ -33,7 +33,7 @@ type Line struct {
 func Arithmetic(s supervisor.Service) Table {
 	t := supervisor.NewTiming(s.TTL)
 	promote, demote := longest(s)
-	return Table{
+	table := Table{
 		Service: s.Name,
 		TTL:     s.TTL,
 		Lines: []Line{
@@ -52,6 +52,10 @@ func Arithmetic(s supervisor.Service) Table {
 		Layers: layers(t),
 		Notes:  notes(s, t),
 	}
+	if s.OnUnclean == supervisor.UncleanFence {
+		table.Lines = append(table.Lines, Line{"fence", "fencing, at most", Fencing(s), "by one part, for each node that was lost: timeout × (1 + retries), before promoting"})
+	}
+	return table
 }
 
 // longest adds up what promoting and demoting in order may take, with the
@@ -67,6 +71,19 @@ func longest(s supervisor.Service) (promote, demote time.Duration) {
 		}
 	}
 	return promote, demote
+}
+
+// Fencing is how long one part may take at most to fence one node: each attempt
+// its whole time, with the waits in between left out. Of exec it is known whether
+// it can; any other plugin is counted as one that does.
+func Fencing(s supervisor.Service) time.Duration {
+	var most time.Duration
+	for _, p := range s.Parts {
+		if p.Use != execPlugin || p.Config["fence"] != nil {
+			most = max(most, p.Fence.Timeout*time.Duration(1+p.Fence.Retries))
+		}
+	}
+	return most
 }
 
 func notes(s supervisor.Service, t supervisor.Timing) []string {

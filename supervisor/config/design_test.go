@@ -48,7 +48,7 @@ func TestDesignService(t *testing.T) {
 		return supervisor.CheckPolicy{Interval: time.Second, Timeout: 500 * time.Millisecond, Fall: 3, Rise: 2, On: on, StartGrace: 5 * time.Second}
 	}
 	part := func(use string, on supervisor.On, config map[string]any) supervisor.Part {
-		return supervisor.Part{Use: use, Name: use, Promote: act(30 * time.Second), Demote: act(10 * time.Second), Check: check(on), Config: config}
+		return supervisor.Part{Use: use, Name: use, Promote: act(30 * time.Second), Demote: act(10 * time.Second), Fence: supervisor.ActPolicy{Timeout: time.Minute, Retries: 1}, Check: check(on), Config: config}
 	}
 	want := supervisor.Service{
 		Name: "orders-db", Description: "Orders database: one writable MySQL behind one address",

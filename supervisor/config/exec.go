@@ -34,13 +34,13 @@ func checkExec(part, t *table) {
 	var bound time.Duration
 	t.duration("forced_bound", &bound, time.Millisecond, maxAct)
 	if !some {
-		part.mistake("config", `names no program, so this plugin would do nothing; set promote and demote, or check`)
+		part.mistake("config", `names no program, so this plugin would do nothing; set promote and demote, check, or fence`)
 	}
 	if t.has("promote") && !t.has("demote") {
 		t.mistake("promote", "needs demote beside it: what was started here must be stopped, and seen to be stopped, before another node may start it")
 	}
 	// A policy for something that is never done is a slip, and a silent one.
-	for _, policy := range []string{"promote", "demote", "check"} {
+	for _, policy := range []string{"promote", "demote", "fence", "check"} {
 		if part.has(policy) && !t.has(policy) && some {
 			part.mistake(policy, "has no effect, as config has no %s; add the program there, or remove this", policy)
 		}

@@ -97,7 +97,7 @@ func checkRules(t *testing.T, s supervisor.Service) {
 	for _, p := range s.Parts {
 		rule(p.Use != "" && p.Name != "" && !names[p.Name], "names are unique")
 		names[p.Name] = true
-		rule(p.Promote.Timeout > 0 && p.Promote.Retries >= 0 && p.Demote.Timeout > 0 && p.Demote.Retries >= 0, "acts are bounded")
+		rule(p.Promote.Timeout > 0 && p.Promote.Retries >= 0 && p.Demote.Timeout > 0 && p.Demote.Retries >= 0 && p.Fence.Timeout > 0 && p.Fence.Retries >= 0, "acts are bounded")
 		c := p.Check
 		rule(c.Timeout > 0 && c.Interval >= c.Timeout && c.Fall >= 1 && c.Rise >= 1 && c.StartGrace >= 0, "checks do not overlap")
 		rule(time.Duration(c.Fall)*c.Interval <= maxNotice && time.Duration(c.Rise)*c.Interval <= maxNotice, "an unfit part is noticed")

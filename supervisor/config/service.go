@@ -41,6 +41,9 @@ func defaultPart() supervisor.Part {
 	return supervisor.Part{
 		Promote: supervisor.ActPolicy{Timeout: 30 * time.Second, Retries: 2},
 		Demote:  supervisor.ActPolicy{Timeout: 10 * time.Second, Retries: 2},
+		// A management board may take half a minute. One retry: then another node,
+		// which may reach the device, has its turn.
+		Fence: supervisor.ActPolicy{Timeout: time.Minute, Retries: 1},
 		Check: supervisor.CheckPolicy{
 			Interval: time.Second, Timeout: 500 * time.Millisecond,
 			Fall: 3, Rise: 2, StartGrace: 5 * time.Second,
@@ -176,6 +179,9 @@ func readService(t *table, plugins []string) supervisor.Service {
 		}
 		s.Parts = append(s.Parts, p)
 	}
+	if s.OnUnclean == supervisor.UncleanFence && len(s.Parts) > 0 && !mayFence(s) {
+		t.mistake("on_unclean", noFence)
+	}
 	t.close()
 	return s
 }
@@ -213,6 +219,7 @@ func readPart(t *table, plugins []string) supervisor.Part {
 	}
 	readAct(t.sub("promote"), &p.Promote)
 	readAct(t.sub("demote"), &p.Demote)
+	readAct(t.sub("fence"), &p.Fence)
 	readCheck(t.sub("check"), &p.Check)
 	config := t.sub("config")
 	if config.keys != nil {

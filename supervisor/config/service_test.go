@@ -160,6 +160,43 @@ func TestCheckForced(t *testing.T) {
 	}
 }
 
+// Where nobody can fence, a definition that wants fences would leave the service
+// without a primary at the worst moment.
+func TestSomebodyHasToFence(t *testing.T) {
+	const script = "[[plugin]]\nuse = 'exec'\nconfig = { check = ['/bin/true']%s }\n"
+	alone, fences := fmt.Sprintf(script, ""), fmt.Sprintf(script, ", fence = ['/bin/true']")
+	_, err := parseService("orders-db.toml", "on_unclean = 'fence'\n"+alone, nil)
+	if want := `orders-db.toml:1:1: on_unclean: is "fence", and no plugin of this service can fence`; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	for _, right := range []string{"on_unclean = 'wait'\n" + alone, alone, "on_unclean = 'fence'\n" + fences, "on_unclean = 'fence'\n[[plugin]]\nuse = 'other'\n"} {
+		if s := parse(t, right); s.OnUnclean == supervisor.UncleanFence && CheckFence(s, 1) != nil {
+			t.Errorf("refused although one can fence: %v", CheckFence(s, 1))
+		}
+	}
+	if err := CheckFence(parse(t, "on_unclean = 'fence'\n[[plugin]]\nuse = 'other'\n"), 0); err == nil || !strings.Contains(err.Error(), "on_unclean") {
+		t.Errorf("got %v, want that nobody can fence", err)
+	}
+	if err := CheckFence(parse(t, alone), 0); err != nil {
+		t.Errorf("got %v where no fence is wanted", err)
+	}
+}
+
+func TestFencePolicy(t *testing.T) {
+	s := parse(t, "on_unclean = 'fence'\n[[plugin]]\nuse = 'other'\nfence = { timeout = '90s', retries = 0 }\n")
+	if got, want := s.Parts[0].Fence, (supervisor.ActPolicy{Timeout: 90 * time.Second}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	lines := Arithmetic(s).Lines
+	if last := lines[len(lines)-1]; last.Key != "fence" || last.Time != 90*time.Second {
+		t.Errorf("the last line is %+v, want that of the fence", last)
+	}
+	_, err := parseService("a.toml", "[[plugin]]\nuse = 'exec'\nconfig = { check = ['/bin/true'] }\nfence = { timeout = '90s' }\n", nil)
+	if err == nil || !strings.Contains(err.Error(), "fence: has no effect, as config has no fence") {
+		t.Errorf("got %v, want that the policy has no effect", err)
+	}
+}
+
 func TestSmallestTTL(t *testing.T) {
 	for forced := time.Duration(0); forced < time.Minute; forced += 997 * time.Microsecond {
 		ttl, ok := smallestTTL(forced)

@@ -25,16 +25,20 @@ func (a *app) deep(ctx context.Context, node config.Node, services []supervisor.
 		if err != nil {
 			return err
 		}
+		sound := true
 		for i, p := range plugins {
 			found := pluginFinding{Service: s.Name, Plugin: s.Parts[i].Name}
 			asked, cancel := context.WithTimeout(ctx, askTime)
 			err := p.Verify(asked)
 			cancel()
 			if err != nil {
-				found.Error = err.Error()
+				found.Error, sound = err.Error(), false
 				wrong = append(wrong, mark(blame(s, s.Parts[i], err), errConfig))
 			}
 			f.Plugins = append(f.Plugins, found)
+		}
+		if sound { // now it is known what they can do, and in what time
+			wrong = append(wrong, bounded(s, plugins), fencers(s, plugins))
 		}
 	}
 	in, err := a.inspect(ctx)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/deputy-ha/deputy/sdk"
 	"github.com/deputy-ha/deputy/supervisor"
 )
 
@@ -51,8 +52,12 @@ func historyText(changes []supervisor.Change, s screen, zone *time.Location) str
 			from = "-"
 		}
 		why := fmt.Sprintf("%s: %s", c.Reason, c.Cause)
-		if len(c.Steps) > 0 {
-			why += "\npromoted: " + steps(c.Steps)
+		fences, promotions := apart(c.Steps)
+		if len(fences) > 0 {
+			why += "\nfenced: " + steps(fences)
+		}
+		if len(promotions) > 0 {
+			why += "\npromoted: " + steps(promotions)
 		}
 		if !c.Ended.IsZero() {
 			why += fmt.Sprintf("\nended after %s, %s: %s", age(c.Ended.Sub(c.At)), c.EndReason, c.EndCause)
@@ -78,6 +83,19 @@ func took(steps []supervisor.Step) string {
 		d += s.Dur
 	}
 	return short(d)
+}
+
+// apart tells fences from promotions.
+func apart(all []supervisor.Step) (fences, promotions []supervisor.Step) {
+	for _, s := range all {
+		if s.Action == sdk.Fence {
+			s.Plugin = s.Victim + " by " + s.Plugin
+			fences = append(fences, s)
+		} else {
+			promotions = append(promotions, s)
+		}
+	}
+	return fences, promotions
 }
 
 // steps tells what each plugin did, how long it took and, where it did not go

@@ -32,6 +32,18 @@ WHEN                 TERM  FROM  TO   TOOK   WHY
 2030-05-06 11:57:00  42    db2   db1  -      switchover: switchover to this node, asked by alice
 `)
 	compare(t, historyText(nil, plainScreen, time.UTC), "no change of role yet\n")
+	fenced := supervisor.Change{Term: 43, Node: "db2", From: "db1", At: noon(), Reason: sdk.ReasonFailover, Cause: "db1 was lost: its lease ran out", Steps: []supervisor.Step{
+		{Plugin: "board", Action: sdk.Fence, Victim: "db1", Outcome: sdk.OutcomeUnknown, Detail: "no answer", Dur: 20 * time.Second},
+		{Plugin: "rack", Action: sdk.Fence, Victim: "db1", Outcome: sdk.OutcomeDone, Dur: 2 * time.Second},
+		{Plugin: "vip", Action: sdk.Promote, Outcome: sdk.OutcomeDone, Dur: 3 * time.Millisecond},
+	}}
+	compare(t, historyText([]supervisor.Change{fenced}, plainScreen, time.UTC), `
+WHEN                 TERM  FROM  TO   TOOK  WHY
+2030-05-06 12:00:00  43    db1   db2  22s   failover: db1 was lost: its lease ran out
+                                            fenced: db1 by board 20s failed-unknown (no answer), db1
+                                            by rack 2s
+                                            promoted: vip 3ms
+`)
 }
 
 func TestExplain(t *testing.T) {

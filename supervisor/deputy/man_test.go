@@ -142,7 +142,7 @@ func keysOf(t *testing.T, mistakes error) (keys []string) {
 	}
 	line := regexp.MustCompile(`(?m): ((?:[a-z_]+\.)*)qqqqqqqqqqqqqqq: unknown key; (?:there are|the only one is) (.*)$`)
 	key := regexp.MustCompile(`"([a-z_]+)"`)
-	tables := []string{"etcd", "http", "plugin", "plugin.promote", "plugin.demote", "plugin.check"}
+	tables := []string{"etcd", "http", "plugin", "plugin.promote", "plugin.demote", "plugin.fence", "plugin.check"}
 	for _, m := range line.FindAllStringSubmatch(mistakes.Error(), -1) {
 		for _, k := range key.FindAllStringSubmatch(m[2], -1) {
 			if name := m[1] + k[1]; !slices.Contains(tables, name) {
@@ -181,7 +181,7 @@ func TestManualHasEveryKeyOfANode(t *testing.T) {
 
 func TestManualHasEveryKeyOfAService(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "orders-db.toml")
-	text := unknown + "[[plugin]]\nuse = \"exec\"\n" + unknown + "[plugin.promote]\n" + unknown + "[plugin.demote]\n" + unknown +
+	text := unknown + "[[plugin]]\nuse = \"exec\"\n" + unknown + "[plugin.promote]\n" + unknown + "[plugin.demote]\n" + unknown + "[plugin.fence]\n" + unknown +
 		"[plugin.check]\n" + unknown + "[plugin.config]\n" + unknown
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/deputy-ha/deputy/sdk"
 	"github.com/deputy-ha/deputy/supervisor"
+	"github.com/deputy-ha/deputy/supervisor/config"
 )
 
 // How long a move may take where this node does not have the definition that
@@ -67,14 +68,19 @@ func (a *app) switchoverCommand() *cobra.Command {
 
 func (a *app) failoverCommand() *cobra.Command {
 	var to string
+	var fenced []string
 	var timeout time.Duration
 	c := a.prints(&cobra.Command{
 		Use:   "failover SERVICE --to NODE",
 		Short: "Give the role to a node when the primary is gone and the rules refuse",
 		Long: "Give the role to a node when the primary is gone and the automatic rules refuse, for\n" +
 			"example because the node lacks data that another has: what it lacks is lost.\n" +
-			"Refused while a primary is alive; that is what `deputy switchover` is for.",
-		Args: one("SERVICE"),
+			"Refused while a primary is alive; that is what `deputy switchover` is for.\n\n" +
+			"Where the service fences (on_unclean), a node that was lost is fenced all the same,\n" +
+			"unless --fenced names it: with that you say that it is down for certain, because you\n" +
+			"have seen to it yourself. If it is not, two nodes may be primary at once.",
+		Example: "  deputy failover orders-db --to db2\n  deputy failover orders-db --to db2 --fenced db1",
+		Args:    one("SERVICE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if to == "" {
 				return mark(errors.New("failover needs --to NODE: an operator decides who takes the role"), errUsage)
@@ -84,14 +90,15 @@ func (a *app) failoverCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if err := planFailover(s, to); err != nil {
+				if err := planFailover(s, to, fenced); err != nil {
 					return fmt.Errorf("failover %s: %w", args[0], err)
 				}
-				return a.move(ctx, way, s, supervisor.Reservation{To: to, Reason: sdk.ReasonFailover, Force: true}, timeout)
+				return a.move(ctx, way, s, supervisor.Reservation{To: to, Reason: sdk.ReasonFailover, Force: true, Fenced: fenced}, timeout)
 			})
 		},
 	})
 	c.Flags().StringVar(&to, "to", "", "the node that takes the role")
+	c.Flags().StringSliceVar(&fenced, "fenced", nil, "the `NODE` that was lost is down for certain: do not fence it; several with commas")
 	c.Flags().DurationVar(&timeout, "timeout", 0, "free the role for others when it is not taken after so long; the definition's timeouts if not given")
 	return c
 }
@@ -134,7 +141,7 @@ func (a *app) settleTime(service string) time.Duration {
 
 // move writes the reservation and tells what happens until the end.
 func (a *app) move(ctx context.Context, way *contact, s supervisor.State, r supervisor.Reservation, timeout time.Duration) error {
-	r.For, timeout = a.patience(s.Service, timeout)
+	r.For, timeout = a.patience(s.Service, timeout, r.Fenced != nil)
 	r.ID, r.By, r.State = rand.Text(), a.operator(), supervisor.Asked
 	r.From = s.Term.Node
 	if s.Primary != nil {
@@ -217,12 +224,19 @@ func (a *app) conclude(m moved, r supervisor.Reservation, err error) error {
 // patience is how long a reservation is kept for, which is the operator's to
 // say, and how long to wait for the end: a hand-over that is undone at the
 // last moment has to promote again.
-func (a *app) patience(service string, timeout time.Duration) (handOver, all time.Duration) {
+// With fenced, who has the role now may try to fence for as long as it takes.
+func (a *app) patience(service string, timeout time.Duration, fenced bool) (handOver, all time.Duration) {
 	handOver, promote := handOverTime, promoteTime
 	if d, ok := a.definition(service); ok {
 		handOver, promote = d.Patience(), d.TTL
 		for _, p := range d.Parts {
 			promote += p.Promote.Timeout * time.Duration(1+p.Promote.Retries)
+		}
+		switch {
+		case fenced:
+			handOver += config.Fencing(d)
+		case d.OnUnclean == supervisor.UncleanFence:
+			promote += config.Fencing(d)
 		}
 	}
 	if timeout > 0 {

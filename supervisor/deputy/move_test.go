@@ -64,20 +64,60 @@ func TestPlanFailover(t *testing.T) {
 		change func(*supervisor.State)
 		to     string
 		want   string // empty: it can work
+		fenced []string
 	}{
-		{"primary lost", lost, "db2", ""},
-		{"primary gone", func(s *supervisor.State) { s.Primary, s.Vacant = nil, true }, "db2", ""},
-		{"primary alive", nil, "db2", "db1 is alive: its lease is being renewed; use `deputy switchover orders-db --to db2`"},
-		{"primary blocked", func(s *supervisor.State) { s.Primary.State = sdk.RoleBlocked }, "db2", "db1 is alive and blocked: it may still act as primary: put it right there"},
-		{"target unfit", lost, "db3", "db3 cannot lead: not fit"},
-		{"target the lost one", lost, "db1", "db1 cannot lead: was lost as primary"},
+		{name: "primary lost", change: lost, to: "db2"},
+		{name: "primary lost, vouched for", change: func(s *supervisor.State) { lost(s); s.Candidates = s.Candidates[1:] }, to: "db2", fenced: []string{"db1"}},
+		{name: "primary lost, and still recorded as it was", change: lost, to: "db2", fenced: []string{"db1"}},
+		{
+			name: "a healthy node vouched for", change: lost, to: "db2", fenced: []string{"db3"},
+			want: "--fenced db3: it was not lost as primary; that was db1",
+		},
+		{
+			name: "vouched for though it is back", to: "db2", fenced: []string{"db1"},
+			change: func(s *supervisor.State) { lost(s); s.Candidates[0].Role = sdk.RoleCandidate },
+			want:   "--fenced db1: it is not down: it takes part, as candidate. Give it the role by --to db1",
+		},
+		{
+			name: "nobody was lost", to: "db2", fenced: []string{"db1"},
+			change: func(s *supervisor.State) { s.Primary, s.Vacant, s.Term.Resigned = nil, true, true },
+			want:   "no node was lost that did not resign",
+		},
+		{
+			name: "lost two tenures ago", to: "db2", fenced: []string{"db9"},
+			change: func(s *supervisor.State) {
+				s.Primary, s.Vacant, s.Term.Resigned, s.Term.Victims = nil, true, true, []sdk.Peer{{Node: "db9"}}
+			},
+		},
+		{
+			name: "somebody tries to fence it", to: "db2", fenced: []string{"db9"},
+			change: func(s *supervisor.State) {
+				s.Primary.State, s.Term.Victims = sdk.RolePromoting, []sdk.Peer{{Node: "db9"}}
+			},
+		},
+		{
+			name: "vouched for who tries to fence", to: "db2", fenced: []string{"db1"},
+			change: func(s *supervisor.State) {
+				s.Primary.State, s.Term.Victims = sdk.RolePromoting, []sdk.Peer{{Node: "db9"}}
+			},
+			want: "--fenced db1: it was not lost as primary; that was db9",
+		},
+		{
+			name: "promoting", to: "db2", want: "db1 is promoting: wait until it is done",
+			change: func(s *supervisor.State) { s.Primary.State = sdk.RolePromoting },
+		},
+		{name: "primary gone", change: func(s *supervisor.State) { s.Primary, s.Vacant = nil, true }, to: "db2", want: ""},
+		{name: "primary alive", change: nil, to: "db2", want: "db1 is alive: its lease is being renewed; use `deputy switchover orders-db --to db2`"},
+		{name: "primary blocked", change: func(s *supervisor.State) { s.Primary.State = sdk.RoleBlocked }, to: "db2", want: "db1 is alive and blocked: it may still act as primary: put it right there"},
+		{name: "target unfit", change: lost, to: "db3", want: "db3 cannot lead: not fit"},
+		{name: "target the lost one", change: lost, to: "db1", want: "db1 cannot lead: was lost as primary"},
 	} {
 		s := orders()
 		if c.change != nil {
 			c.change(&s)
 		}
 		got := ""
-		if err := planFailover(s, c.to); err != nil {
+		if err := planFailover(s, c.to, c.fenced); err != nil {
 			got = err.Error()
 		}
 		if (c.want == "") != (got == "") || !strings.Contains(got, c.want) {
@@ -175,6 +215,13 @@ func TestStoryThatEndsBadly(t *testing.T) {
 	y, asked, _, demoting, _, _, _ = stages()
 	if lines, done, err := told(y, asked, demoting, orders()); !done || err == nil || err.Error() != "undone, db1 stays primary: it had not left in time" || lines[len(lines)-1] != "db1 is primary again" {
 		t.Errorf("run out: done %v, %v, %q", done, err, lines)
+	}
+	// It took the role, and gave it up again.
+	y, asked, _, _, free, promoting, _ := stages()
+	again := free
+	again.Reservation, again.Term = nil, supervisor.TermRecord{Term: 43, Node: "db2", Resigned: true}
+	if _, done, err := told(y, asked, free, promoting, again); !done || err == nil || !strings.Contains(err.Error(), "db2 took the role in term 43 and could not become primary") {
+		t.Errorf("gave it up again: done %v, %v", done, err)
 	}
 	// Somebody else's answer is none of ours.
 	y, asked, _, _, _, _, _ = stages()

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/deputy-ha/deputy/sdk"
 	"github.com/deputy-ha/deputy/supervisor"
 	"github.com/deputy-ha/deputy/supervisor/config"
 	"github.com/deputy-ha/deputy/supervisor/plugin"
@@ -88,6 +89,18 @@ func bounded(s supervisor.Service, plugins []plugin.Plugin) error {
 	return mark(config.CheckForced(s, bounds), errConfig)
 }
 
+// fencers holds the service's wish for fences against what its plugins, which are
+// open, can do. The error is errConfig.
+func fencers(s supervisor.Service, plugins []plugin.Plugin) error {
+	n := 0
+	for _, p := range plugins {
+		if p.Describe().Can(sdk.CanFence) {
+			n++
+		}
+	}
+	return mark(config.CheckFence(s, n), errConfig)
+}
+
 // machine returns plugins as the role machine wants them.
 func machine(plugins []plugin.Plugin) []supervisor.Plugin {
 	all := make([]supervisor.Plugin, len(plugins))
@@ -134,7 +147,7 @@ func openAll(ctx context.Context, s supervisor.Service, plugins []plugin.Plugin,
 	if err := errors.Join(faults...); err != nil {
 		return err
 	}
-	return bounded(s, plugins)
+	return errors.Join(bounded(s, plugins), fencers(s, plugins))
 }
 
 // closeAll ends plugins at the same time.
@@ -185,5 +198,5 @@ func configureAll(ctx context.Context, was, s supervisor.Service, plugins []plug
 		}
 		next[i], changed[i] = other, altered
 	}
-	return next, changed, bounded(s, next)
+	return next, changed, errors.Join(bounded(s, next), fencers(s, next))
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,19 +40,47 @@ func planSwitchover(s supervisor.State, to string, now time.Time) (string, error
 }
 
 // planFailover checks that a failover can work.
-func planFailover(s supervisor.State, to string) error {
+func planFailover(s supervisor.State, to string, fenced []string) error {
 	switch p := s.Primary; {
 	case s.Unreachable != "":
 		return fmt.Errorf("%w: %s", supervisor.ErrUnreachable, s.Unreachable)
 	case p != nil && !s.Vacant && p.State == sdk.RoleBlocked:
 		return fmt.Errorf("%s is alive and blocked: it may still act as primary%s", p.Node, advice(s, p.State))
+	case p != nil && !s.Vacant && p.State == sdk.RolePromoting && len(fenced) > 0:
+		// It tries to fence them, and gives the role up when it cannot.
+	case p != nil && !s.Vacant && p.State == sdk.RolePromoting:
+		return fmt.Errorf("%s is promoting%s", p.Node, advice(s, p.State))
 	case p != nil && !s.Vacant:
 		return fmt.Errorf("%s is alive: its lease is being renewed; use `deputy switchover %s --to %s`", p.Node, s.Service, to)
 	}
-	if err := free(s); err != nil {
+	if err := errors.Join(free(s), down(s, fenced)); err != nil {
 		return err
 	}
 	return fit(s, to)
+}
+
+// down checks what an operator says of nodes: that they were lost, and are down.
+func down(s supervisor.State, fenced []string) error {
+	owed := s.Term.Victims
+	if s.Vacant {
+		owed = s.Term.Lost()
+	}
+	var lost []string
+	for _, v := range owed {
+		lost = append(lost, v.Node)
+	}
+	for _, node := range fenced {
+		c := s.Candidate(node)
+		switch {
+		case len(lost) == 0:
+			return fmt.Errorf("--fenced %s: no node was lost that did not resign", node)
+		case !slices.Contains(lost, node):
+			return fmt.Errorf("--fenced %s: it was not lost as primary; that was %s", node, list(lost))
+		case c != nil && !holds(c.Role):
+			return fmt.Errorf("--fenced %s: it is not down: it takes part, as %s. Give it the role by --to %s, or turn it off and wait until it is not in `deputy status %s` any more", node, c.Role, node, s.Service)
+		}
+	}
+	return nil
 }
 
 // advice is what to do about a primary that is not fully one.

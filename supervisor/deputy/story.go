@@ -74,6 +74,8 @@ func (y *story) tell(s supervisor.State, now time.Time) (lines []string, done bo
 		}
 	}
 	switch {
+	case q == nil && s.Term.Term > y.term && s.Term.Node == y.to && s.Term.Resigned:
+		return lines, true, fmt.Errorf("%s took the role in term %d and could not become primary: `deputy history %s` tells why", y.to, s.Term.Term, s.Service)
 	case q == nil || s.Vacant:
 		return lines, false, nil
 	case q.Term == y.term && q.State == sdk.RolePrimary && y.seen && !ours:

@@ -64,7 +64,8 @@ func newProcess(h Host, p supervisor.Part, path string) *Process {
 	}
 }
 
-// Describe returns what the process said when it was opened.
+// Describe returns what the process said when it was opened, or looked at by
+// Verify.
 func (p *Process) Describe() supervisor.Description {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -22,6 +22,9 @@ func (p *Process) Verify(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		p.mu.Lock()
+		p.says = says
+		p.mu.Unlock()
 		config, err := p.host.Settings(says.Schema, p.defined().Config)
 		if err != nil {
 			return err
