@@ -144,7 +144,7 @@ func (s *scene) playFault(f fault, i int, found *results) {
 			}
 		}
 	}
-	s.judge([]checker.Time{{From: mended, To: now()}})
+	s.judge([]checker.Time{{From: mended, To: now()}}, f.Name)
 	if s.Failed() {
 		s.tell(since)
 	}
@@ -190,10 +190,14 @@ func (r *results) print(w io.Writer) {
 	tab.Flush()
 }
 
-// judge holds against the services what was seen of them since the scene began.
-func (s *scene) judge(able []checker.Time) {
+// judge holds against the services what was seen of them since the scene began,
+// with these faults.
+func (s *scene) judge(able []checker.Time, faults ...string) {
 	s.Helper()
 	for _, w := range s.services {
+		if slices.ContainsFunc(faults, func(f string) bool { return !reaches(f, w) }) {
+			continue
+		}
 		found := w.history(s.began, able, without).Check()
 		s.figures.count(s.systemd, w.name+": violations", len(found))
 		for _, v := range found {
@@ -304,7 +308,11 @@ func (s *scene) playStep(step nemesis.Step) {
 		d, _ := w.Outage(s.began)
 		s.figures.add(s.systemd, w.name+", a step: nobody acts for", d)
 	}
-	s.judge([]checker.Time{{From: mended, To: now()}})
+	var names []string
+	for _, b := range step.Blows {
+		names = append(names, b.Fault)
+	}
+	s.judge([]checker.Time{{From: mended, To: now()}}, names...)
 	if s.Failed() {
 		s.tell(since)
 	}

@@ -54,6 +54,11 @@ func (a *app) gate(ctx context.Context, service string) error {
 		}
 	})
 	if errors.Is(err, errNotRenewed) {
+		// By this PID 1 stops at once what is bound to this unit, whether or not
+		// anything else gets through to it.
+		if err := notifier.Send("STOPPING=1"); err != nil {
+			fmt.Fprintln(a.stderr, "deputy: "+err.Error())
+		}
 		// There is no time to wait until systemd runs the clean-up behind this,
 		// which it does all the same.
 		err = errors.Join(err, a.cleanup(context.WithoutCancel(ctx), service, true))

@@ -54,8 +54,10 @@ func (p preparation) pieces(s supervisor.Service, units, members []string) []pie
 		all = append(all, piece{
 			filepath.Join(unitDir, unit+".d", "50-deputy-"+p.service+".conf"),
 			p.mark("#") +
-				"# This unit runs where this node is primary and nowhere else, whoever starts it.\n" +
-				"[Unit]\nConditionPathExists=/run/deputy/" + p.service + "/allow-" + unit + "\n",
+				"# This unit runs where this node is primary and nowhere else, whoever starts it,\n" +
+				"# and no longer than the lease is held, whatever else hangs.\n" +
+				"[Unit]\nConditionPathExists=/run/deputy/" + p.service + "/allow-" + unit + "\n" +
+				"BindsTo=" + systemd.Gate(p.service) + "\n",
 		})
 	}
 	if rule := p.rule(s.User, units, members); rule != "" {

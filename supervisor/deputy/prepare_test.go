@@ -38,7 +38,7 @@ func TestPreparationOfAServiceIsUndone(t *testing.T) {
 		t.Errorf("it did\n%s\nwant\n%s", strings.Join(did, "\n"), strings.Join(want, "\n"))
 	}
 	for file, line := range map[string]string{
-		condition: "\n[Unit]\nConditionPathExists=/run/deputy/db/allow-parser.service\n",
+		condition: "\n[Unit]\nConditionPathExists=/run/deputy/db/allow-parser.service\nBindsTo=deputy-lease@db.service\n",
 		rules:     "\n        start: [\"feed@1.service\", \"parser.service\"],\n        stop: [\"feed@1.service\", \"parser.service\", \"report.timer\"]\n",
 	} {
 		if text, err := os.ReadFile(file); err != nil || !strings.Contains(string(text), line) {
