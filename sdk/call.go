@@ -78,6 +78,9 @@ func (b byHand) call(ctx context.Context, args []string) int {
 		return wrong("unknown argument %q", rest[1])
 	}
 	t.Action, t.Mode, t.Term, t.Timeout, t.LeaseUntil = Action(rest[0]), Mode(*mode), Term(*term), *timeout, Now().Add(*until)
+	if t.Action == Fence {
+		t.Previous = t.Primary
+	}
 
 	ctx, cancel := context.WithTimeoutCause(ctx, *timeout, fmt.Errorf("not done within %s", *timeout))
 	defer cancel()

@@ -68,7 +68,9 @@ type Follower interface {
 
 // A Fencer forces another node out of the role.
 type Fencer interface {
-	// Fence returns nil once the victim is proven to be down.
+	// Fence returns nil, or ErrAlready, once the victim is proven to be down, as
+	// seen by asking after the deed. It may be asked again, and is never asked
+	// for the node that it runs on. The lease is renewed while it lasts.
 	Fence(ctx context.Context, victim Peer, t *Transition) error
 }
 

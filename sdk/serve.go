@@ -274,12 +274,23 @@ func (s *server) method(a Action) (func(methods any, ctx context.Context, t *Tra
 	case Follow:
 		do = func(m any, ctx context.Context, t *Transition) error { return m.(Follower).Follow(ctx, t) }
 	case Fence:
-		do = func(m any, ctx context.Context, t *Transition) error { return m.(Fencer).Fence(ctx, t.Primary, t) }
+		do = fence
 	}
 	if do == nil || !s.plugin.can(Capability(a)) {
 		return nil, status.Errorf(codes.Unimplemented, "%s cannot %s", s.plugin.name, a)
 	}
 	return do, nil
+}
+
+// fence has any node fenced but the one that it runs on.
+func fence(m any, ctx context.Context, t *Transition) error {
+	switch t.Primary.Node {
+	case "":
+		return Refuse(errors.New("fence: it is not said whom"))
+	case t.Node:
+		return Refuse(fmt.Errorf("fence %s: that is this node", t.Node))
+	}
+	return m.(Fencer).Fence(ctx, t.Primary, t)
 }
 
 // ask takes note of a transition that is asked for; act has to follow.

@@ -230,6 +230,12 @@ func TestActArrivesWhole(t *testing.T) {
 		if h.want("fence", r, sdk.OutcomeUnchanged, "no power over q"); err != nil || !r.Refused {
 			t.Errorf("fence: %+v, %v", r, err)
 		}
+		for victim, want := range map[string]string{"n": "fence n: that is this node", "": "fence: it is not said whom"} {
+			r, err = h.Do(t.Context(), sdk.Transition{Action: sdk.Fence, Node: "n", Term: 5, Primary: sdk.Peer{Node: victim}}, 0, func(string) {})
+			if h.want("fence of nobody else", r, sdk.OutcomeUnchanged, want); err != nil || !r.Refused {
+				t.Errorf("fence of %q: %+v, %v", victim, r, err)
+			}
+		}
 	})
 }
 

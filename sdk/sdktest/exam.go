@@ -261,6 +261,8 @@ func (x *exam) transition(a sdk.Action, t sdk.Term) sdk.Transition {
 		act.Reason, act.Primary = sdk.ReasonStop, sdk.Peer{}
 	case sdk.Follow:
 		act.Primary = sdk.Peer{Node: "other", Address: "127.0.0.2"}
+	case sdk.Fence:
+		act.Reason, act.Primary, act.Previous = sdk.ReasonFailover, x.config.Victim, x.config.Victim
 	}
 	return act
 }

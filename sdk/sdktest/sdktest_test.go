@@ -72,10 +72,10 @@ func TestCases(t *testing.T) {
 }
 
 func goodOnesKeepTheContract(t *testing.T, program string) {
-	for _, rule := range []string{"good", "prints", "no-sdk", "only-checks"} {
+	for _, rule := range []string{"good", "prints", "no-sdk", "only-checks", "only-fences"} {
 		t.Run(rule, func(t *testing.T) {
 			t.Parallel()
-			c := Config{Expires: true}
+			c := Config{Expires: true, Victim: sdk.Peer{Node: "victim"}}
 			switch rule { // what is as in the good one is left out
 			case "prints":
 				c.Only = regexp.MustCompile("^(start|promote|adopt|output)$")
@@ -131,12 +131,15 @@ func brokenOnesAreFound(t *testing.T, program string) {
 		{"leaks-threads", "^growth$", "growth", "threads"},
 		{"bursts", "^(promote-twice|check-.*|output)$", "output", "promoted"},
 		{"keeps-descriptors", "^(promote.*|adopt|end|output|descriptors)$", "descriptors", "sleep 20"},
+		{"no-sdk-fences-itself", "^(start|promote|fence-self)$", "fence-self", "its own node was answered with done"},
+		{"fences-once", "^(start|fence.*)$", "fence", "could not be fenced again"},
+		{"fences-anybody", "^(start|fence.*)$", "fence-stranger", "that there is not was answered with done"},
 		{"renews-anything", "^(promote.*|demote.*|renew|expire)$", "renew", "acts as primary"},
 		{"renews-only-what-is-there", "^(promote.*|demote.*|renew|expire)$", "renew", "during a promote failed"},
 		{"renews-nothing", "^(promote.*|renew|expire)$", "expire", "does not act as primary"},
 		{"beyond-the-lease", "^(promote.*|renew|expire)$", "expire", "acts as primary"},
 	} {
-		s, c := broken(t, program, b.rule, Config{Expires: true, Only: regexp.MustCompile(b.only), slack: 500 * time.Millisecond})
+		s, c := broken(t, program, b.rule, Config{Expires: true, Victim: sdk.Peer{Node: "victim"}, Only: regexp.MustCompile(b.only), slack: 500 * time.Millisecond})
 		var results []Result
 		examined := make(chan error, 1)
 		go func() {

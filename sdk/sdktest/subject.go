@@ -73,6 +73,10 @@ type Config struct {
 	// so that the suite proves it with Promoted.
 	Expires bool
 
+	// Victim is a node that may really be fenced, several times; without one a
+	// plugin that can fence is only tried on the node that it runs on.
+	Victim sdk.Peer
+
 	StateDir string         // for what the plugin wants to keep; a temporary one by default
 	Node     sdk.Peer       // this node; sdktest at 127.0.0.1 by default
 	Timeout  time.Duration  // for an act; 10 s by default

@@ -24,7 +24,7 @@ type Case struct {
 // Cases returns all cases, in the order in which they run: a case that others
 // stand on comes before them.
 func Cases() []Case {
-	return slices.Concat(firstCases(), actCases(), faultCases(), checkCases(), processCases(), leaseCases())
+	return slices.Concat(firstCases(), actCases(), fenceCases(), faultCases(), checkCases(), processCases(), leaseCases())
 }
 
 // caseBound bounds one case, besides the acts that it asks for.

@@ -235,6 +235,9 @@ func (k call) transition(host plugin.Host) sdk.Transition {
 	if k.leaseFor > 0 {
 		t.LeaseUntil = sdk.Now().Add(k.leaseFor)
 	}
+	if k.act == "fence" {
+		t.Previous = t.Primary
+	}
 	if k.act == "promote" && k.primary == "" {
 		t.Primary = sdk.Peer{Node: host.Node}
 	}

@@ -19,7 +19,7 @@ import (
 
 func (a *app) pluginTestCommand() *cobra.Command {
 	o := origin{}
-	var only string
+	var only, victim string
 	var timeout time.Duration
 	yes, list := false, false
 	c := a.prints(&cobra.Command{
@@ -55,12 +55,13 @@ func (a *app) pluginTestCommand() *cobra.Command {
 			}
 			ctx, stop := interruptible(c.Context())
 			defer stop()
-			return a.pluginTest(ctx, args[0], o, sdktest.Config{Only: pattern, Timeout: timeout}, yes)
+			return a.pluginTest(ctx, args[0], o, sdktest.Config{Only: pattern, Timeout: timeout, Victim: peerOf(victim)}, yes)
 		},
 	})
 	o.flags(c)
 	c.Flags().StringVar(&only, "run", "", "run only the cases whose names match this regular expression")
 	c.Flags().DurationVar(&timeout, "timeout", 10*time.Second, "how long one promote or demote may take")
+	c.Flags().StringVar(&victim, "victim", "", "NODE or NODE=ADDRESS that is really fenced, several times, by a plugin that can; none if not given")
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask before promoting and demoting here")
 	c.Flags().BoolVar(&list, "list", false, "only list the cases and what they prove")
 	return c

@@ -126,6 +126,9 @@ func (x *Exec) Do(ctx context.Context, t sdk.Transition, progress func(string)) 
 	if argv == nil {
 		return sdk.Result{Outcome: sdk.OutcomeUnchanged, Refused: true, Detail: fmt.Sprintf("has no program to %s", t.Action)}
 	}
+	if victim := t.Primary.Node; t.Action == sdk.Fence && (victim == "" || victim == t.Node) {
+		return sdk.Result{Outcome: sdk.OutcomeUnchanged, Refused: true, Detail: fmt.Sprintf("not started: %q is not another node", victim)}
+	}
 	timeout, err := bound(ctx, t.Timeout)
 	if err != nil {
 		return sdk.Result{Outcome: sdk.OutcomeUnchanged, Detail: "not started: " + err.Error()}

@@ -306,6 +306,22 @@ func TestDescribe(t *testing.T) {
 	}
 }
 
+// A script that fences is told whom, and never to fence its own node.
+func TestFenceHook(t *testing.T) {
+	b := newBench(t, map[string]any{"fence": `echo "$DEPUTY_ACTION $DEPUTY_PREVIOUS_NODE $DEPUTY_PRIMARY_NODE"; exit 10`})
+	a := act(sdk.Fence, long)
+	a.Previous, a.Primary = sdk.Peer{Node: "b"}, sdk.Peer{Node: "b"}
+	if got, want := b.Do(t.Context(), a, nil), (sdk.Result{Outcome: sdk.OutcomeAlready, Detail: "fence b b"}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	for _, victim := range []string{a.Node, ""} {
+		a.Primary.Node = victim
+		if got := b.Do(t.Context(), a, nil); got.Outcome != sdk.OutcomeUnchanged || !got.Refused {
+			t.Errorf("fence of %q: got %+v, want refused", victim, got)
+		}
+	}
+}
+
 func TestHookRunsAsAnotherUser(t *testing.T) {
 	nobody, err := user.Lookup("nobody")
 	if os.Geteuid() != 0 || err != nil {

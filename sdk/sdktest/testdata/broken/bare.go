@@ -69,8 +69,12 @@ type bareAct struct {
 }
 
 func (s *bareServer) Describe(context.Context, *proto.DescribeRequest) (*proto.DescribeResponse, error) {
+	capabilities := []string{"promote", "demote"}
+	if rule() == "no-sdk-fences-itself" {
+		capabilities = append(capabilities, "fence")
+	}
 	return &proto.DescribeResponse{
-		Name: "bare", Capabilities: []string{"promote", "demote"}, Schema: `{"required": ["file"]}`, Heartbeats: true,
+		Name: "bare", Capabilities: capabilities, Schema: `{"required": ["file"]}`, Heartbeats: true,
 	}, nil
 }
 
@@ -157,6 +161,9 @@ func (s *bareServer) enter(ctx context.Context, r *proto.TransitionRequest, a *b
 func (s *bareServer) act(ctx context.Context, r *proto.TransitionRequest, a *bareAct) {
 	t := &sdk.Transition{ID: r.Id, Term: sdk.Term(r.Term), Mode: sdk.Planned, LeaseUntil: sdk.Instant(r.LeaseUntilNs)}
 	do := s.part.Demote
+	if r.Action == proto.Action_ACTION_FENCE {
+		do = func(context.Context, *sdk.Transition) error { return nil }
+	}
 	if r.Action == proto.Action_ACTION_PROMOTE {
 		do = s.part.Promote
 		if rule() == "no-sdk-no-heartbeats" {

@@ -262,6 +262,24 @@ type checks struct{ p *part }
 
 func (c checks) Check(ctx context.Context, r sdk.Role) (sdk.Health, error) { return c.p.Check(ctx, r) }
 
+// fences can do nothing else, for one node.
+type fences struct{ p *part }
+
+func (f fences) Fence(_ context.Context, victim sdk.Peer, t *sdk.Transition) error {
+	f.p.mu.Lock()
+	defer f.p.mu.Unlock()
+	again := f.p.asked[victim.Node]
+	f.p.asked[victim.Node] = true
+	switch {
+	case f.p.rule == "fences-once" && again:
+		return errors.New("it is down")
+	case f.p.rule == "fences-anybody":
+	case victim.Node != "victim":
+		return sdk.Refuse(fmt.Errorf("no power over %s", victim.Node))
+	}
+	return nil
+}
+
 func (p *part) there() bool {
 	_, err := os.Stat(p.file)
 	return err == nil
@@ -318,13 +336,18 @@ func main() {
 			_ = cmd.Run()
 			return
 		}
-	case "no-sdk", "no-sdk-stale", "no-sdk-takes-anything", "no-sdk-twice-at-once", "no-sdk-no-heartbeats", "no-sdk-outlives-its-host", "no-sdk-never-ends":
+	case "no-sdk", "no-sdk-stale", "no-sdk-takes-anything", "no-sdk-twice-at-once", "no-sdk-no-heartbeats", "no-sdk-outlives-its-host", "no-sdk-never-ends", "no-sdk-fences-itself":
 		bare()
 		return
 	case "only-checks":
 		sdk.Main(sdk.New("checks", func(ctx context.Context, c config, h sdk.Host) (checks, error) {
 			p, err := newPart(ctx, c, h)
 			return checks{p}, err
+		}))
+	case "only-fences", "fences-once", "fences-anybody":
+		sdk.Main(sdk.New("fences", func(ctx context.Context, c config, h sdk.Host) (fences, error) {
+			p, err := newPart(ctx, c, h)
+			return fences{p}, err
 		}))
 	case "tidies-when-asked":
 		_ = os.Remove(filepath.Join(filepath.Dir(os.Args[0]), "primary"))
