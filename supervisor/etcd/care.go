@@ -40,6 +40,7 @@ type look struct {
 	health  health
 	unwell  error // why there is no health
 	silence error // why it carries out nothing; nil when it does
+	alive   bool  // it greets, though it has no health to show
 }
 
 func newCare(c *Client) *care {
@@ -93,6 +94,12 @@ func (c *Client) look(ctx context.Context, way kv) look {
 	l.health, l.unwell = way.Health(hctx)
 	if l.unwell != nil {
 		l.silence = l.unwell
+		if e, ok := way.(*endpoint); ok && errors.Is(l.unwell, context.DeadlineExceeded) {
+			gctx, cancel := context.WithTimeoutCause(ctx, attemptTimeout, errNoAnswer)
+			defer cancel()
+			_, err := e.greet(gctx)
+			l.alive = err == nil
+		}
 		return l
 	}
 	c.past.belongs(way.Name(), l.health.Cluster)
@@ -114,6 +121,7 @@ func (a *care) tell(looks []look) (ailing bool) {
 			answers++
 		}
 	}
+	a.c.contact.diagnose(diagnosis(looks, answers))
 	silent := map[string]bool{"all": true} // of these nothing else is known
 	for _, l := range looks {
 		end := l.way.Name()
@@ -133,10 +141,11 @@ func (a *care) tell(looks []look) (ailing bool) {
 			if what.about == "leader" && answers > 0 {
 				continue // it is cut off, and that is told
 			}
+			by := end
 			if what.whole {
-				end = "all"
+				by = "all"
 			}
-			found[ailment{end, what.about}] = what.text
+			found[ailment{by, what.about}] = what.text
 		}
 	}
 	for what, text := range found {
@@ -159,6 +168,22 @@ func (a *care) tell(looks []look) (ailing bool) {
 	return len(found) > 0
 }
 
+// diagnosis is why no endpoint carries out anything; empty while one does.
+func diagnosis(looks []look, answers int) string {
+	if answers > 0 {
+		return ""
+	}
+	for _, l := range looks {
+		if l.unwell == nil && l.health.Leader == 0 {
+			return lostMajority + ": " + cureMajority
+		}
+		if l.unwell == nil {
+			return "" // slow, or denied
+		}
+	}
+	return cutOff
+}
+
 // ails tells why an endpoint carries out nothing, while others do.
 func (l look) ails() string {
 	why := strings.TrimPrefix(l.silence.Error(), l.way.Name()+": ")
@@ -166,7 +191,7 @@ func (l look) ails() string {
 	switch {
 	case l.unwell == nil && l.health.Leader == 0:
 		return "this member is cut off from the others: " + cureCut
-	case l.unwell == nil && errors.Is(l.silence, context.DeadlineExceeded):
+	case l.alive, l.unwell == nil && errors.Is(l.silence, context.DeadlineExceeded):
 		return "this member answers and carries out nothing: " + cureStalled
 	case errors.As(l.silence, &said):
 		return "this member does not answer, and others do: " + why

@@ -241,11 +241,16 @@ func (c *Client) txnHedged(ctx context.Context, delay time.Duration, t txn) (rep
 		c.contact.obeys()
 	}
 	if c.past.saw(r, floor) {
-		id, rev, _ := c.past.now()
-		c.log.Error(saidReplace, "cluster", clusterName(id), "revision", rev)
-		c.restarts.wake()
+		c.replaced()
 	}
 	return r, nil
+}
+
+// replaced begins anew with what etcd has now.
+func (c *Client) replaced() {
+	id, rev, _ := c.past.now()
+	c.log.Error(saidReplace, "cluster", clusterName(id), "revision", rev)
+	c.restarts.wake()
 }
 
 // read gets spans at one revision, linearizably.

@@ -15,6 +15,7 @@ type contact struct {
 	silent hitch     // until something is answered
 	denied hitch     // until something is written
 	told   time.Time // when either was last changed
+	cure   string    // of the silence, where it is known
 	change signal
 }
 
@@ -38,6 +39,18 @@ func (c *contact) obeys() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ends(&c.denied)
+}
+
+// diagnose takes note of what etcd's silence comes from, and of its cure.
+func (c *contact) diagnose(cure string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if cure != c.cure {
+		c.cure = cure
+		if !c.silent.since.IsZero() {
+			c.change.tell()
+		}
+	}
 }
 
 func (c *contact) ends(h *hitch) {
@@ -91,5 +104,9 @@ func (c *contact) unreachable() string {
 	if t.since.IsZero() {
 		return ""
 	}
-	return fmt.Sprintf("since %s: %s", t.since.Format(time.TimeOnly), t.why)
+	why := t.why
+	if c.cure != "" && t == c.silent {
+		why = c.cure + ": " + why
+	}
+	return fmt.Sprintf("since %s: %s", t.since.Format(time.TimeOnly), why)
 }

@@ -61,20 +61,30 @@ func (c *Client) inspect(ctx context.Context, way kv) Endpoint {
 	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errNoAnswer)
 	defer cancel()
 	e := Endpoint{URL: way.Name()}
-	h, err := way.Health(ctx)
+	l := c.look(ctx, way)
+	h, err := l.health, l.unwell
 	// Not every attempt gets to hear why TLS was refused.
 	for said := new(explained); err != nil && !errors.As(err, &said) && ctx.Err() == nil; {
 		c.sleep(ctx, 2*hedgeDelay)
 		h, err = way.Health(ctx)
+		l.health, l.unwell = h, err
 	}
 	if err != nil {
 		e.Problem = err.Error()
+		if l.alive {
+			e.Problem = way.Name() + ": " + l.ails()
+		}
 		return e
 	}
 	e.Version, e.DBSize, e.InUse, e.Quota, e.Alarms = h.Version, h.DBSize, h.InUse, h.Quota, h.Alarms
 	e.Cluster, e.Leader = fmt.Sprintf("%x", h.Cluster), h.Leader == h.Member
 	if end, ok := way.(*endpoint); ok {
 		e.members = end.voters(ctx)
+		if theirs, err := end.greet(ctx); err == nil {
+			if far := skewed(time.Now(), theirs); far != "" {
+				e.Complaints = append(e.Complaints, far)
+			}
+		}
 	}
 	for _, what := range h.complaints() {
 		e.Complaints = append(e.Complaints, what.text)
@@ -83,13 +93,18 @@ func (c *Client) inspect(ctx context.Context, way kv) Endpoint {
 	// does nothing tells. No key was ever created at a negative revision.
 	probe := c.keys.root + "probe"
 	begin := time.Now()
-	_, err = way.Txn(ctx, txn{
+	actx, acancel := context.WithTimeoutCause(ctx, attemptTimeout, errNoAnswer)
+	defer acancel()
+	_, err = way.Txn(actx, txn{
 		If:   []cond{{key: probe, create: true, rev: -1}},
 		Then: []op{put(probe, nil)},
 		Else: []op{get(one(probe))},
 	})
 	if err != nil {
 		e.Problem = err.Error()
+		if l.silence = err; errors.Is(err, context.DeadlineExceeded) {
+			e.Problem = way.Name() + ": " + l.ails()
+		}
 		return e
 	}
 	e.Latency = time.Since(begin)

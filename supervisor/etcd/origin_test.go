@@ -189,3 +189,35 @@ func TestEndpointsOfTwoEtcds(t *testing.T) {
 		})
 	}
 }
+
+// An etcd that has lost its last writes has made as many new ones by the time it
+// is asked: its revision tells nothing, but what is known contradicts it.
+func TestAnEtcdThatLostLittleIsNotTrusted(t *testing.T) {
+	story(t, func(l *lab) {
+		a, b := l.join("a", 3*second), l.join("b", 3*second)
+		if err := l.primary(a).Resign(l.Context()); err != nil {
+			l.Error(err)
+		}
+		l.sees(b, "resigned", func(st supervisor.State) bool { return isVacant(st) && st.Term.Term == 1 })
+		old := l.store.backup()
+		lease := l.primary(a)
+		l.sees(b, "held", isHeld)
+		end := lease.Until()
+		_, lost, _ := b.past.now()
+		a.host.cut(true)
+		b.host.cut(true)
+		l.store.restore(old)
+		for rev := int64(0); rev < lost+5; {
+			r, err := l.store.Txn(l.Context(), txn{Then: []op{put("/elsewhere", nil)}})
+			if err != nil {
+				l.Fatal(err)
+			}
+			rev = r.Rev
+		}
+		b.host.cut(false)
+		l.sees(b, "frozen", frozenBy("has lost what it had written"))
+		if next := take(l.T, b.e, l.neverBefore(b, lease, end)); next.Term() != 3 {
+			l.Errorf("term %d, want one above the highest seen", next.Term())
+		}
+	})
+}

@@ -62,6 +62,19 @@ func (p *past) saw(r reply, asked floor) (broken bool) {
 	return broken
 }
 
+// broke takes note that what was read is of another history than the one with
+// so many breaks. It reports whether that is news.
+func (p *past) broke(breaks uint64, rev int64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.breaks != breaks {
+		return false
+	}
+	p.breaks++
+	p.rev = rev
+	return true
+}
+
 // now is the cluster and the highest revision seen of it, and how often that
 // was another history than before.
 func (p *past) now() (cluster uint64, rev int64, breaks uint64) {

@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"maps"
@@ -28,15 +29,20 @@ func newView(spans ...span) *view {
 	return &view{spans: spans, recs: make(map[string]record), gone: make(map[string]int64)}
 }
 
-// merge takes in a read of the view's spans.
-func (v *view) merge(r reply, results [][]record, breaks uint64) {
+// merge takes in a read of the view's spans. One that contradicts what is known
+// is of another history: then it reports false, and takes in nothing.
+func (v *view) merge(r reply, results [][]record, breaks uint64) (fits bool) {
 	v.mu.Lock()
 	if breaks != v.breaks {
 		v.reset(breaks)
 	}
 	if r.Rev < v.base {
 		v.mu.Unlock()
-		return // overtaken by a later read
+		return true // overtaken by a later read
+	}
+	if v.contradicted(r.Rev, results) {
+		v.mu.Unlock()
+		return false
 	}
 	changed := v.base == 0
 	found := make(map[string]bool)
@@ -65,6 +71,25 @@ func (v *view) merge(r reply, results [][]record, breaks uint64) {
 	if changed {
 		v.change.tell()
 	}
+	return true
+}
+
+// contradicted reports whether a read shows, of any key, less than what is
+// known to be older than it: so little of the past was lost that etcd's own
+// revision does not tell. v.mu is held.
+func (v *view) contradicted(rev int64, results [][]record) bool {
+	for _, recs := range results {
+		for _, rec := range recs {
+			known, gone := v.recs[rec.Key], v.gone[rec.Key]
+			switch {
+			case known.Mod > rec.Mod && known.Mod <= rev, gone > rec.Mod && gone <= rev:
+				return true
+			case known.Mod == rec.Mod && !bytes.Equal(known.Value, rec.Value):
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // apply takes in what a watch tells.
@@ -354,8 +379,14 @@ func (c *Client) sync(ctx context.Context, views ...*view) (int64, error) {
 		}
 		i := 0
 		for _, v := range views[:n] {
-			v.merge(r, r.Results[i:i+len(v.spans)], breaks)
+			if !v.merge(r, r.Results[i:i+len(v.spans)], breaks) && c.past.broke(breaks, r.Rev) {
+				c.replaced()
+			}
 			i += len(v.spans)
+		}
+		if _, _, now := c.past.now(); now != breaks {
+			rev = 0
+			continue
 		}
 		views = views[n:]
 	}

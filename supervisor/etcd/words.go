@@ -8,6 +8,9 @@ const (
 	saidStrange = "the records are not those that were here before"
 	saidReplace = "etcd is not the one it was: it was replaced, or restored from a backup"
 
+	lostMajority = "etcd has lost its majority"
+	cutOff       = "no endpoint answers, so etcd is down, or this node is cut off from it"
+
 	cureForeign  = "name the members of one etcd in [etcd] endpoints"
 	cureStrange  = "set [etcd] right, or see ANOTHER ETCD in deputy-operations(7)"
 	cureSilent   = "see to its machine, the network there, and etcd on it"

@@ -2,6 +2,7 @@ package etcdtest
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"fmt"
 	"os"
@@ -37,7 +38,16 @@ func (c *Cluster) Snapshot(ctx context.Context) (string, error) {
 // Restore kills all members and starts them again with what a snapshot holds,
 // as an administrator restores a backup. Revisions go back. The cluster's id
 // stays the same, since etcd derives it from the peers' URLs and the token.
-func (c *Cluster) Restore(ctx context.Context, file string) error {
+func (c *Cluster) Restore(ctx context.Context, file string) error { return c.restore(ctx, file) }
+
+// RestoreAnew is Restore with another token, so that the cluster has another id
+// as well.
+func (c *Cluster) RestoreAnew(ctx context.Context, file string) error {
+	c.token = "etcdtest-" + rand.Text()
+	return c.restore(ctx, file)
+}
+
+func (c *Cluster) restore(ctx context.Context, file string) error {
 	for _, m := range c.members {
 		m.Kill()
 	}
