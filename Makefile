@@ -4,7 +4,7 @@
 SHELL       := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: demo build lab test e2e nemesis bench check generate wire man install layout package package-test clean help
+.PHONY: demo build lab test e2e nemesis peers bench check generate wire man install layout package package-test clean help
 
 GO       ?= go
 DESTDIR  ?=
@@ -15,6 +15,7 @@ SEED     ?=
 DEBIAN   ?= both
 STEPS    ?=
 BENCH    ?=
+RUNS     ?= 10
 BIN      ?= bin
 MADE     ?= bin
 DIST     ?= dist
@@ -59,6 +60,9 @@ e2e: lab ## long: faults on a real etcd cluster for FAULTS=10m, the demo, and re
 nemesis: ## faults on real hosts at random, as root: DURATION=1h SEED=7 DEBIAN=trixie; STEPS=17-19 plays some again
 	DEPUTY_E2E=1 DEPUTY_E2E_DEBIAN='$(DEBIAN)' DEPUTY_E2E_DURATION='$(DURATION)' DEPUTY_E2E_SEED='$(SEED)' DEPUTY_E2E_STEPS='$(STEPS)' \
 		$(GO) test -count=1 -vet=off -timeout 9h -v -run '^TestNemesis$$' ./packaging/e2e
+
+peers: ## what keepalived and Pacemaker do when the same happens, on the same hosts, as root: RUNS=10
+	DEPUTY_E2E=1 DEPUTY_E2E_PEERS=1 DEPUTY_E2E_RUNS='$(RUNS)' $(GO) test -count=1 -vet=off -parallel 3 -timeout 3h -v -run '^TestPeers$$' ./packaging/e2e
 
 bench: lab ## how fast the role moves here: the figures of README.md; BENCH=-short for a glance
 	bin/demo bench $(BENCH)

@@ -17,6 +17,8 @@
 //	DEPUTY_E2E_DEBIAN  bookworm, trixie or both (the default)
 //	DEPUTY_E2E_RUNS    how often what is measured is repeated; 3 unless set
 //	DEPUTY_E2E_TELL    not empty: every scenario prints the journals of the hosts
+//	DEPUTY_E2E_PEERS   not empty: hosts with keepalived and Pacemaker are booted, for
+//	                   TestPeers alone, and nothing of deputy is built
 //	DEPUTY_E2E_CACHE   where root file systems are kept; deputy-e2e in
 //	                   XDG_CACHE_HOME, or in /var/cache
 package e2e

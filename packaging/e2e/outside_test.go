@@ -22,11 +22,12 @@ import (
 type release struct {
 	suite   string
 	systemd string // its version
+	more    string // packages besides those installed everywhere, with commas
 }
 
 // releases returns those that were asked for.
 func releases() ([]release, error) {
-	all := []release{{"bookworm", "252"}, {"trixie", "257"}}
+	all := []release{{suite: "bookworm", systemd: "252"}, {suite: "trixie", systemd: "257"}}
 	want := cmp.Or(os.Getenv("DEPUTY_E2E_DEBIAN"), "both")
 	if want == "both" {
 		return all, nil
@@ -52,10 +53,18 @@ func cacheDir() string {
 	return filepath.Join(cmp.Or(os.Getenv("XDG_CACHE_HOME"), "/var/cache"), "deputy-e2e")
 }
 
+// packages are all of a release's.
+func (r release) packages() string {
+	if r.more == "" {
+		return installed
+	}
+	return installed + "," + r.more
+}
+
 // rootDir is the root file system of a release. Another list of packages is
 // another one.
 func (r release) rootDir() string {
-	sum := sha256.Sum256([]byte(installed))
+	sum := sha256.Sum256([]byte(r.packages()))
 	return filepath.Join(cacheDir(), fmt.Sprintf("%s-%x", r.suite, sum[:4]))
 }
 
@@ -115,6 +124,9 @@ func sweep() error {
 // prepare makes what needs the internet or a compiler: root file systems, and
 // packages.
 func prepare(ctx context.Context, dir string) error {
+	if os.Getenv(peersEnv) != "" {
+		return preparePeers(ctx, dir)
+	}
 	wanted, err := releases()
 	if err != nil {
 		return err
@@ -141,7 +153,7 @@ func (r release) makeRoot(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, rootFor)
 	defer cancel()
 	began, half := time.Now(), r.rootDir()+".new"
-	if out, err := command(ctx, "debootstrap", "--variant=minbase", "--include="+installed, r.suite, half); err != nil {
+	if out, err := command(ctx, "debootstrap", "--variant=minbase", "--include="+r.packages(), r.suite, half); err != nil {
 		lines := strings.Split(out, "\n")
 		return fmt.Errorf("%w\n%s", err, strings.Join(lines[max(0, len(lines)-15):], "\n"))
 	}

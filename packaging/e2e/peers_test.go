@@ -1,0 +1,424 @@
+package e2e
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"text/template"
+	"time"
+
+	"github.com/deputy-ha/deputy/packaging/e2e/prober"
+)
+
+// The comparison: what others do when the same happens, on the same hosts,
+// heard by the same prober. Nothing here judges them; what is measured is in the
+// table at the end.
+
+// peersEnv has hosts with peers booted, and no others.
+const peersEnv = "DEPUTY_E2E_PEERS"
+
+// A peer is a program that keeps an address on one host of three, set up as its
+// manual says.
+type peer struct {
+	name     string
+	packages string // besides those that every host has
+	first    int    // the number of its first host
+	watches  []peerWatch
+	equip    func(h *host, group []*host) error // writes its settings, before the host is turned on
+	form     func(s *peerScene)                 // makes a cluster of hosts that are on
+	takePart func(s *peerScene) error           // nil when all hosts do
+	repair   func(s *peerScene)                 // what an operator does where it does not mend itself
+	faults   []peerFault
+}
+
+// A peerWatch is an address that a peer keeps.
+type peerWatch struct {
+	name string
+	addr netip.Addr
+}
+
+// A peerFault is what happens to the host that has the address.
+type peerFault struct {
+	name string
+	do   func(s *peerScene, h *host)
+	hold time.Duration // how long it lasts at least
+	undo func(s *peerScene, h *host)
+	mute bool // the host answers only after it is undone
+}
+
+// peers are all that are compared.
+func peers() []*peer { return []*peer{keepalived(), pacemaker(), fencedPacemaker()} }
+
+// peersRelease is the one that they are compared on.
+func (p *peer) release() release { return release{suite: "bookworm", systemd: "252", more: p.packages} }
+
+// preparePeers makes what their hosts need, and nothing of deputy.
+func preparePeers(ctx context.Context, dir string) error {
+	for _, p := range peers() {
+		if err := p.release().makeRoot(ctx); err != nil {
+			return err
+		}
+	}
+	return makeAnswer(ctx, dir)
+}
+
+//go:embed testdata/peers
+var peerFiles embed.FS
+
+// fill returns a file of testdata/peers with its gaps filled.
+func fill(name string, with any) (string, error) {
+	t, err := template.ParseFS(peerFiles, "testdata/peers/"+name)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	err = t.Execute(&b, with)
+	return b.String(), err
+}
+
+func TestPeers(t *testing.T) {
+	if os.Getenv(peersEnv) == "" {
+		t.Skip("hosts with keepalived and Pacemaker are booted by `make peers` alone")
+	}
+	if reason := why(); reason != "" {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(reason)
+		}
+		t.Skip(reason)
+	}
+	f := &figures{}
+	t.Cleanup(func() {
+		f.print(os.Stdout)
+		if err := sweepCgroups(); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, p := range peers() {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel() // they share the switch, and mostly wait
+			s := &peerScene{T: t, peer: p, ctx: t.Context()}
+			if err := s.open(f); err != nil {
+				t.Fatal(errors.Join(err, s.close()))
+			}
+			defer func() {
+				f.note(p.name, "longest time the prober did not ask", ms(s.probe.Held(0)))
+				if err := s.close(); err != nil {
+					t.Error(err)
+				}
+			}()
+			p.form(s)
+			s.settled()
+			for _, fault := range p.faults {
+				t.Run(fault.name, func(t *testing.T) {
+					for range runs() {
+						s.with(t, func() { s.suffer(fault) })
+					}
+				})
+			}
+		})
+	}
+}
+
+// A peerScene is three hosts of a peer.
+type peerScene struct {
+	*testing.T
+	*lab
+	peer *peer
+	ctx  context.Context
+	off  powerSwitch
+}
+
+// with plays for another test.
+func (s *peerScene) with(t *testing.T, play func()) {
+	outer, all := s.T, s.ctx
+	ctx, cancel := context.WithTimeoutCause(all, peerRunFor, fmt.Errorf("one run took longer than %s", peerRunFor))
+	s.T, s.ctx = t, ctx
+	defer func() {
+		s.T, s.ctx = outer, all
+		cancel()
+	}()
+	play()
+}
+
+// peerRunFor is longer than one run takes.
+const peerRunFor = 4 * time.Minute
+
+// open turns the hosts on, set up, and has the prober ask.
+func (s *peerScene) open(f *figures) (err error) {
+	dir, r := os.Getenv(insideEnv), s.peer.release()
+	s.lab = &lab{release: r, dir: dir, figures: f}
+	s.probe, err = prober.New(bridgeName, clientAddr(), probeEvery)
+	if err != nil {
+		return err
+	}
+	for _, w := range s.peer.watches {
+		at := netip.AddrPortFrom(w.addr, answersPort)
+		s.watch(&watched{name: w.name, client: at, at: func(*host) netip.AddrPort { return at }})
+	}
+	probing, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	s.probing.Go(func() error { return s.probe.Run(probing) })
+	for i := range size {
+		s.hosts = append(s.hosts, newHost(hostsDir(dir), r, s.peer.first+i))
+	}
+	names := "127.0.0.1 localhost\n"
+	for _, h := range s.hosts {
+		names += fmt.Sprintf("%s %s\n", h.addr, h.name)
+	}
+	return s.each(func(h *host) error {
+		if err := errors.Join(h.format(answerFile(dir)), h.write("/etc/hosts", names), s.peer.equip(h, s.hosts)); err != nil {
+			return err
+		}
+		return s.boot(s.ctx, h)
+	})
+}
+
+// close turns everything off, but for what others use.
+func (s *peerScene) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	err := errors.Join(s.off.close(), s.each(func(h *host) error { return errors.Join(h.lose(ctx), h.wipe()) }))
+	if s.stop != nil {
+		s.stop()
+		err = errors.Join(err, s.probing.Wait(), s.probe.Close())
+	}
+	return err
+}
+
+// holders are the hosts that answer at an address.
+func (s *peerScene) holders(w *watched) (found []*host) {
+	for _, h := range s.hosts {
+		if last := w.LastAsked(h.name); last != 0 && now()-last < 100*time.Millisecond {
+			found = append(found, h)
+		}
+	}
+	return found
+}
+
+// holder is the one host that has all addresses; nil when there is none.
+func (s *peerScene) holder() (one *host) {
+	for _, w := range s.services {
+		all := s.holders(w)
+		if who, ago := w.Answering(); len(all) != 1 || one != nil && one != all[0] || who != all[0].name || ago > 100*time.Millisecond {
+			return nil
+		}
+		one = all[0]
+	}
+	return one
+}
+
+// until waits for a condition; it reports whether it came true in time.
+func (s *peerScene) until(atMost time.Duration, ok func() bool) bool {
+	for deadline := now() + atMost; !ok(); time.Sleep(10 * time.Millisecond) {
+		if s.ctx.Err() != nil {
+			s.Fatal(context.Cause(s.ctx))
+		}
+		if now() > deadline {
+			return false
+		}
+	}
+	return true
+}
+
+// mends is how long a peer has to become as it was without an operator.
+const mends = 15 * time.Second
+
+// settled waits until one host has all addresses and all take part, and stay
+// like that; a cluster that does not get there by itself is repaired.
+func (s *peerScene) settled() *host {
+	s.Helper()
+	for try := range 4 {
+		var at *host
+		var since prober.Instant
+		var what error
+		if s.until(mends, func() bool {
+			h := s.holder()
+			if h == nil || h != at {
+				at, since = h, now()
+				return false
+			}
+			if now()-since < time.Second {
+				return false
+			}
+			what, since = s.peer.takePart(s), now()
+			return what == nil
+		}) {
+			return at
+		}
+		s.Logf("not settled (%v): repaired, %d", what, 1+try)
+		s.peer.repair(s)
+	}
+	s.tellPeer()
+	s.Fatal("not settled, however often it is repaired")
+	return nil
+}
+
+// suffer plays a fault once, and notes what was heard.
+func (s *peerScene) suffer(f peerFault) {
+	s.Helper()
+	from := s.settled()
+	began := now()
+	f.do(s, from)
+	s.until(max(f.hold-(now()-began), 0), func() bool { return false })
+	answered := s.until(time.Minute, func() bool {
+		return !slices.ContainsFunc(s.services, func(w *watched) bool {
+			_, ago := w.Answering()
+			return ago > 100*time.Millisecond
+		})
+	})
+	// Answers that a host gives late are none of the time before.
+	silent, moved, two := map[*watched]time.Duration{}, map[*watched]bool{}, map[*watched]bool{}
+	for _, w := range s.services {
+		silent[w], _ = w.Outage(began)
+		who, _ := w.Answering()
+		moved[w], two[w] = who != from.name, len(s.holders(w)) > 1
+	}
+	mended := now()
+	if f.undo != nil {
+		f.undo(s, from)
+	}
+	for _, h := range s.hosts {
+		if !h.isOn() {
+			s.must(s.off.boot(s.ctx, s.lab, h))
+		}
+	}
+	itself := s.until(mends, func() bool {
+		return !slices.ContainsFunc(s.services, func(w *watched) bool { return len(s.holders(w)) != 1 })
+	})
+	// What was on its way has arrived, be it a second later.
+	s.until(time.Second, func() bool { return false })
+	since := began
+	if f.mute {
+		since = mended
+	}
+	for _, w := range s.services {
+		what := w.name + ", " + f.name
+		if answered {
+			s.figures.add(s.peer.name, what+": nobody answers for", silent[w])
+		} else {
+			s.figures.note(s.peer.name, what+": nobody answers", "for more than a minute")
+		}
+		s.figures.add(s.peer.name, what+": two at once for", together(w.Overlaps(since)))
+		text := "stays"
+		if moved[w] {
+			text = "moves"
+		}
+		if two[w] {
+			text += ", two until it is mended"
+		}
+		if !itself {
+			text += ", not mended without an operator"
+		}
+		s.figures.note(s.peer.name, what+": the role", text)
+		s.Logf("%s: %s, nobody for %s, two for %s", what, text, ms(silent[w]), ms(together(w.Overlaps(since))))
+	}
+	if os.Getenv("DEPUTY_E2E_TELL") != "" {
+		s.tellPeer()
+	}
+	if !itself {
+		s.peer.repair(s)
+	}
+}
+
+// together is how long two acted in all.
+func together(all []prober.Overlap) (sum time.Duration) {
+	var end prober.Instant
+	for _, o := range all { // in order of time
+		from := max(o.At, end)
+		if to := o.At + o.Dur; to > from {
+			sum += to - from
+			end = to
+		}
+	}
+	return sum
+}
+
+// on runs a program on a host, which must succeed.
+func (s *peerScene) on(h *host, args ...string) string {
+	s.Helper()
+	out, err := h.run(s.ctx, args...)
+	if err != nil {
+		s.tellPeer()
+		s.Fatal(err)
+	}
+	return strings.TrimSpace(out)
+}
+
+// tellPeer prints what hosts say.
+func (s *peerScene) tellPeer() {
+	s.Helper()
+	for _, h := range s.hosts {
+		if !h.isOn() {
+			s.Logf("%s is off", h.name)
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		out, err := h.run(ctx, "sh", "-c", "journalctl --no-pager -q -o short-precise -n 60; ip -o addr show dev host0; ps axo pid,stat,args | grep -E 'keepalived|corosync|pacemaker'")
+		cancel()
+		s.Logf("%s: %s %v", h.name, out, err)
+	}
+}
+
+// The faults that hit a host, whatever runs on it.
+
+func (s *peerScene) must(err error) {
+	s.Helper()
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+// signal sends a signal to all processes of a program.
+func (s *peerScene) signal(h *host, sig, program string) {
+	s.Helper()
+	s.on(h, "sh", "-c", `kill -"$1" $(pidof "$2")`, "sh", sig, program)
+}
+
+// freezeAll stops every process of a host, or lets them go on.
+func freezeAll(h *host, stop bool) error {
+	v2, _, err := cgroupMounts()
+	if err != nil {
+		return err
+	}
+	// Nothing but the host is below; systemd-nspawn is elsewhere.
+	err = os.WriteFile(filepath.Join(v2[0], h.cgroup, "payload", "cgroup.freeze"), []byte(map[bool]string{true: "1", false: "0"}[stop]), 0)
+	if !stop && errors.Is(err, fs.ErrNotExist) {
+		return nil // it has been turned off
+	}
+	return err
+}
+
+// hostFaults are those of hosts and network.
+func hostFaults() []peerFault {
+	const hold = 10 * time.Second
+	mend := func(s *peerScene, h *host) { s.must(s.mend(s.ctx, h)) }
+	return []peerFault{
+		{
+			name: "host frozen", hold: hold, mute: true,
+			do:   func(s *peerScene, h *host) { s.must(freezeAll(h, true)) },
+			undo: func(s *peerScene, h *host) { s.must(freezeAll(h, false)) },
+		},
+		{
+			name: "power loss", hold: time.Second,
+			do: func(s *peerScene, h *host) { s.must(h.lose(s.ctx)) },
+		},
+		{
+			name: "partition", hold: hold, undo: mend,
+			do: func(s *peerScene, h *host) { s.must(s.cutOff(s.ctx, h, cut{hosts: true})) },
+		},
+		{
+			name: "not heard by the others", hold: hold, undo: mend,
+			do: func(s *peerScene, h *host) {
+				s.must(s.nft(s.ctx, fmt.Sprintf("add table bridge cut-%s\nadd chain bridge cut-%[1]s forward { type filter hook forward priority 0; }\nadd rule bridge cut-%[1]s forward iifname vb-%[1]s drop\n", h.name)))
+			},
+		},
+	}
+}
