@@ -62,6 +62,8 @@ func faults() []fault {
 		{nemesis.Fault{Name: "polkit stopped", Victims: on, Hold: long}, keeps, signalTo(polkitOf, unix.SIGSTOP)},
 		{nemesis.Fault{Name: "partition with polkit stopped", Victims: primary, Hold: long}, moves, both(
 			hitCut(cut{toEtcd: true, fromEtcd: true}), signalTo(polkitOf, unix.SIGSTOP))},
+		{nemesis.Fault{Name: "partition with units that do not stop", Victims: primary, Hold: long}, moves, both(
+			hitHang, hitCut(cut{toEtcd: true, fromEtcd: true}))},
 		{nemesis.Fault{Name: "host frozen", Victims: on, Hold: long, Often: 2}, moves, hitFreeze},
 		{nemesis.Fault{Name: "power loss", Victims: on, Hold: long, Often: 2}, moves, hitPower},
 		{nemesis.Fault{Name: "reboot", Victims: on, Hold: short}, moves, hitReboot},
@@ -206,6 +208,15 @@ func both(a, b func(context.Context, *lab, *host, nemesis.Blow) (mend, error)) f
 func hitReloads(ctx context.Context, _ *lab, h *host, b nemesis.Blow) (mend, error) {
 	_, err := h.run(ctx, "systemd-run", "--quiet", "--collect", "--unit=storm", "timeout", fmt.Sprintf("%.3f", b.Hold.Seconds()), "sh", "-c", "while :; do systemctl daemon-reload; done")
 	return nil, err
+}
+
+// hitHang keeps managed units from stopping by themselves.
+func hitHang(ctx context.Context, _ *lab, h *host, _ nemesis.Blow) (mend, error) {
+	_, err := h.run(ctx, "touch", "/run/hangs")
+	return func(ctx context.Context) error {
+		_, err := h.run(ctx, "rm", "-f", "/run/hangs")
+		return err
+	}, err
 }
 
 // hitFullDisk leaves no room where run directories are.

@@ -80,6 +80,7 @@ Description=Answers where its service is primary
 [Service]
 Type=notify
 ExecStart=/usr/local/bin/answer %d
+ExecStop=/bin/sh -c 'while [ -e /run/hangs ]; do sleep 0.1; done'
 Nice=-20
 `
 

@@ -95,11 +95,7 @@ func (s *scene) playFault(f fault, i int, found *results) {
 	s.settleAll()
 	before := make(map[*watched]supervisor.Primary)
 	for _, w := range s.services {
-		r, err := w.records(s.ctx)
-		if err != nil {
-			s.Fatal(err)
-		}
-		before[w] = r.primary
+		before[w] = s.primaryOf(w)
 	}
 	since := time.Now()
 	s.began = now()
@@ -132,16 +128,16 @@ func (s *scene) playFault(f fault, i int, found *results) {
 	mended := now()
 	s.settleAll()
 	for _, w := range s.services {
-		r, err := w.records(s.ctx)
-		if err != nil {
-			s.Fatal(err)
-		}
+		after := s.primaryOf(w)
+		moved := after.Term != before[w].Term
 		if before[w].Node == on || f.Victims == nil {
 			d, _ := w.Outage(s.began)
-			found.add(result{s.systemd, s.ttl, f.Name, w.name}, d, r.primary.Term != before[w].Term)
-			if f.effect == keeps && r.primary.Term != before[w].Term {
-				s.Logf("%s: the role went from %s to %s", w.name, before[w].Node, r.primary.Node)
+			found.add(result{s.systemd, s.ttl, f.Name, w.name}, d, moved)
+			if f.effect == keeps && moved {
+				s.Logf("%s: the role went from %s to %s", w.name, before[w].Node, after.Node)
 			}
+		} else if moved {
+			s.Errorf("%s: the role went from %s to %s, which nothing has hit", w.name, before[w].Node, after.Node)
 		}
 	}
 	s.judge([]checker.Time{{From: mended, To: now()}}, f.Name)
@@ -285,6 +281,10 @@ func steps(text string) (first, last int, err error) {
 	return first, last, nil
 }
 
+// slow is a time without a primary of which the hosts are to tell, be it wrong or
+// not.
+const slow = 10 * time.Second
+
 // playStep plays a step of a plan, and has everything mended after it.
 func (s *scene) playStep(step nemesis.Step) {
 	s.Helper()
@@ -294,37 +294,46 @@ func (s *scene) playStep(step nemesis.Step) {
 	s.began = now()
 	s.probe.Forget(s.began - time.Second)
 	s.Logf("%s %s", since.UTC().Format("15:04:05.000"), step)
-	terms := make(map[*watched]uint64)
+	before := make(map[*watched]supervisor.Primary)
 	for _, w := range s.services {
-		terms[w] = s.termOf(w)
+		before[w] = s.primaryOf(w)
 	}
-	s.strike(step)
+	hit := s.strike(step)
 	mended := now()
 	s.settleAll()
+	told := false
 	for _, w := range s.services {
-		if s.termOf(w) != terms[w] {
+		after := s.primaryOf(w)
+		if after.Term != before[w].Term {
 			s.figures.count(s.systemd, w.name+": the role moved", 1)
 		}
 		d, _ := w.Outage(s.began)
 		s.figures.add(s.systemd, w.name+", a step: nobody acts for", d)
+		if d > slow {
+			s.Logf("%s: nobody acts for %s", w.name, ms(d))
+			told = true
+		}
+		if !hit[""] && !hit[before[w].Node] && after.Term != before[w].Term {
+			s.Errorf("%s: the role went from %s to %s, which nothing has hit", w.name, before[w].Node, after.Node)
+		}
 	}
 	var names []string
 	for _, b := range step.Blows {
 		names = append(names, b.Fault)
 	}
 	s.judge([]checker.Time{{From: mended, To: now()}}, names...)
-	if s.Failed() {
+	if told || s.Failed() {
 		s.tell(since)
 	}
 }
 
-func (s *scene) termOf(w *watched) uint64 {
+func (s *scene) primaryOf(w *watched) supervisor.Primary {
 	s.Helper()
 	r, err := w.records(s.ctx)
 	if err != nil {
 		s.Fatal(err)
 	}
-	return uint64(r.primary.Term)
+	return r.primary
 }
 
 // A due is something to do at a time.
@@ -333,15 +342,22 @@ type due struct {
 	do func()
 }
 
-// strike plays the blows of a step, and undoes them, each in its time.
-func (s *scene) strike(step nemesis.Step) {
+// strike plays the blows of a step, and undoes them, each in its time. It returns
+// the hosts that were hit, and an empty name for what hits them all.
+func (s *scene) strike(step nemesis.Step) (hit map[string]bool) {
 	s.Helper()
+	hit = make(map[string]bool)
 	var agenda []due
 	for _, b := range step.Blows {
 		agenda = append(agenda, due{s.began + b.At, func() {
 			h := s.victim(b)
 			if h != nil && !h.isOn() {
 				return // the other blow has taken it
+			}
+			if h == nil {
+				hit[""] = true
+			} else {
+				hit[h.name] = true
 			}
 			undo, err := faultNamed(b.Fault).hit(s.ctx, s.lab, h, b)
 			if _, refused := errors.AsType[*hostError](err); err != nil && !refused {
@@ -376,6 +392,7 @@ func (s *scene) strike(step nemesis.Step) {
 			}
 		}
 	}
+	return hit
 }
 
 // victim is the host that a blow hits; nil for none.
