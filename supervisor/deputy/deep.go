@@ -41,7 +41,7 @@ func (a *app) deep(ctx context.Context, node config.Node, services []supervisor.
 			wrong = append(wrong, bounded(s, plugins), fencers(s, plugins))
 		}
 	}
-	in, err := a.inspect(ctx)
+	in, err := a.inspect(ctx, services)
 	f.Etcd = in
 	return errors.Join(append(wrong, err)...)
 }

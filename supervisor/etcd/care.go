@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/deputy-ha/deputy/sdk"
+	"github.com/deputy-ha/deputy/supervisor"
 )
 
 const (
@@ -29,6 +30,9 @@ type care struct {
 	wake chan struct{}
 	// Of run alone: when what was told last, by who and what it is about.
 	told map[ailment]sdk.Instant
+	// What was found under other prefixes, and when to look again.
+	neighbours []string
+	next       sdk.Instant
 }
 
 // An ailment is what a complaint is about.
@@ -56,6 +60,7 @@ func (a *care) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		a.lookNextDoor(ctx)
 		every := healthEvery
 		if a.tell(looks) {
 			every = ailingEvery
@@ -69,6 +74,28 @@ func (a *care) run(ctx context.Context) {
 		}
 		t.Stop()
 	}
+}
+
+// lookNextDoor looks under other prefixes, from time to time, for the services
+// that this process takes part in.
+func (a *care) lookNextDoor(ctx context.Context) {
+	now, c := a.c.clock.Now(), a.c
+	if now < a.next {
+		return
+	}
+	hashes := make(map[string]string)
+	c.mu.Lock()
+	for name, e := range c.elections {
+		own := c.keys.candidate(name, c.cfg.Node.Name)
+		if rec, err := decode[supervisor.Candidate](e.view.get(own)); err == nil && rec.Hash != "" {
+			hashes[name] = rec.Hash
+		}
+	}
+	c.mu.Unlock()
+	if len(hashes) == 0 {
+		return // they are published soon
+	}
+	a.neighbours, a.next = c.Neighbours(ctx, hashes), now.Add(remindEvery)
 }
 
 // lookAround asks all endpoints at once how they are doing, and to carry
@@ -147,6 +174,9 @@ func (a *care) tell(looks []look) (ailing bool) {
 			}
 			found[ailment{by, what.about}] = what.text
 		}
+	}
+	for _, text := range a.neighbours {
+		found[ailment{"all", text}] = text
 	}
 	for what, text := range found {
 		if at, again := a.told[what]; !again || now.Sub(at) >= remindEvery {

@@ -338,9 +338,9 @@ func (e *election) compareHistory(now sdk.Instant, prim primaryRecord, term term
 	why := ""
 	switch {
 	case e.cluster != "" && cluster != e.cluster:
-		why = fmt.Sprintf("etcd is another cluster than before: %s, was %s", cluster, e.cluster)
+		why = fmt.Sprintf("%s: %s, was %s", otherCluster, cluster, e.cluster)
 	case breaks != e.breaks, rev < e.rev:
-		why = fmt.Sprintf("etcd cluster %s is at revision %d, and not as it was at %d: it was restored from a backup, or has lost what it had written", cluster, rev, e.rev)
+		why = fmt.Sprintf("etcd cluster %s is at revision %d, and not as it was at %d: %s", cluster, rev, e.rev, wentBack)
 	case top < e.top:
 		why = fmt.Sprintf("the term went back to %d, from %d", top, e.top)
 	}

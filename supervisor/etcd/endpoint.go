@@ -177,6 +177,9 @@ func ops(list []op) []clientv3.Op {
 			if o.keysOnly {
 				opts = append(opts, clientv3.WithKeysOnly())
 			}
+			if o.limit != 0 {
+				opts = append(opts, clientv3.WithLimit(o.limit))
+			}
 			out[i] = clientv3.OpGet(o.span.key, opts...)
 		case opPut:
 			if o.lease != 0 {

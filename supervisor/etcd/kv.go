@@ -84,6 +84,7 @@ type op struct {
 	value    []byte // of a put
 	lease    int64  // of a put: the etcd lease it hangs on; 0 is none
 	keysOnly bool   // of a get
+	limit    int64  // of a get: so many records at most; 0: all
 }
 
 type opKind int
@@ -96,6 +97,7 @@ const (
 
 func get(s span) op                   { return op{kind: opGet, span: s} }
 func getKeys(s span) op               { return op{kind: opGet, span: s, keysOnly: true} }
+func getFirstKey(s span) op           { return op{kind: opGet, span: s, keysOnly: true, limit: 1} }
 func put(key string, value []byte) op { return op{kind: opPut, span: one(key), value: value} }
 func remove(s span) op                { return op{kind: opDelete, span: s} }
 func putLeased(k string, v []byte, l int64) op {

@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"fmt"
 	"time"
+
+	"github.com/deputy-ha/deputy/supervisor"
 )
 
 // An originRecord is the value of origin: a mark of these records, written once.
@@ -30,20 +32,40 @@ func (c *Client) origin() string {
 // ones may be primary for as long as it likes, so no waiting helps; e.mu is
 // held.
 func (e *election) estranged(cluster string) string {
-	if e.marked == "" || e.c.origin() == e.marked {
-		return ""
-	}
 	file := "what this node remembers"
 	if w, ok := e.c.cfg.Witness.(interface{ File(service string) string }); ok {
 		file = w.File(e.service)
 	}
-	switch prefix := e.c.keys.prefix(); {
-	case e.cluster != cluster:
-		return fmt.Sprintf("etcd is another cluster than before: %s, was %s in %s, and no copy of it; nobody here campaigns, as a node with the old one may be primary: %s", cluster, e.cluster, file, cureStrange)
-	case e.prefix != prefix:
-		return fmt.Sprintf("the prefix is another than before: %s, was %s in %s; nobody here campaigns, as a node with the old one may be primary: %s", prefix, e.prefix, file, cureStrange)
+	seen := supervisor.Seen{Cluster: e.cluster, Prefix: e.prefix, Origin: e.marked}
+	return e.c.strange(seen, file, cluster, e.c.origin())
+}
+
+func (c *Client) strange(seen supervisor.Seen, file, cluster, mark string) string {
+	prefix := c.keys.prefix()
+	switch {
+	case seen.Origin == "" || seen.Origin == mark:
+		return ""
+	case seen.Cluster != cluster:
+		return fmt.Sprintf("%s: %s, was %s in %s, and no copy of it; a node with the old one may be primary, so this one does not campaign: %s", otherCluster, cluster, seen.Cluster, file, cureStrange)
+	case seen.Prefix != prefix:
+		return fmt.Sprintf("%s: %s, was %s in %s; a node with the old one may be primary, so this one does not campaign: %s", otherPrefix, prefix, seen.Prefix, file, cureStrange)
 	}
 	return ""
+}
+
+// Recognize tells why nobody here would campaign with these records, given what
+// this node has seen of an election, and in which file it keeps that; empty when
+// that is no reason.
+func (c *Client) Recognize(ctx context.Context, seen supervisor.Seen, file string) (string, error) {
+	r, err := c.read(ctx, one(c.keys.origin()))
+	if err != nil {
+		return "", fmt.Errorf("look whose records these are: %w", err)
+	}
+	mark, err := decode[originRecord](r.first(0))
+	if err != nil {
+		return "", fmt.Errorf("look whose records these are: %w", err)
+	}
+	return c.strange(seen, file, clusterName(r.Cluster), mark.ID), nil
 }
 
 // originate marks the records where they have no mark yet.

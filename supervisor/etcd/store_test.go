@@ -74,6 +74,9 @@ func (s *store) txn(t txn) (reply, error) {
 					}
 					r.Results[i] = append(r.Results[i], rec)
 				}
+				if o.limit != 0 && int64(len(r.Results[i])) == o.limit {
+					break
+				}
 			}
 		case opPut:
 			old := s.recs[o.span.key]

@@ -336,3 +336,45 @@ func memberOf(t *testing.T, cli *clientv3.Client, endpoint string) uint64 {
 	}
 	return s.Header.MemberId
 }
+
+// A wrong prefix at the first start of a node cannot be told from a cluster of
+// its own, so it has a primary of its own. It is told, by both.
+func TestEtcdPrefixOfOthers(t *testing.T) {
+	t.Parallel()
+	opts := direct()
+	opts.Members = 1
+	c := etcdtest.StartT(t, opts)
+	at := func(prefix string) func(*Config) { return func(cfg *Config) { cfg.Prefix = prefix } }
+	const hash = "f00d"
+	var all []*patient
+	for node, prefix := range map[string]string{"a": "/ha/deputy", "b": "/ha/deputi"} {
+		p := admit(t, c, node, 3*time.Second, at(prefix))
+		p.primary()
+		if err := p.e.Publish(t.Context(), supervisor.Candidate{Node: supervisor.Node{Name: node}, Hash: hash}); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+	// Of these nobody is to be told.
+	cli := plainClient(t, c)
+	for key, value := range map[string]string{
+		"/ha/x": "", "/registry/pods/x": "", "/deputy/v1/services/db/candidates/z": `{"name": "z", "hash": "other"}`,
+		"/ha/deputy-test/v1/services/cache/candidates/z": `{"name": "z", "hash": "f00d"}`,
+	} {
+		if _, err := cli.Put(t.Context(), key, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, p := range all {
+		other := all[1-i]
+		want := []string{"service db is defined alike under another prefix, " + other.cfg.Prefix + ", with " + other.name, cureNeighbour}
+		p.says(append(want, saidCare)...)
+		got := p.Neighbours(t.Context(), map[string]string{"db": hash, "cache": hash})
+		if len(got) != 2 || !hasAll(strings.Join(got, "\n"), want) {
+			t.Errorf("neighbours of %s: %q", p.cfg.Prefix, got)
+		}
+		if got := p.Neighbours(t.Context(), map[string]string{"db": "f11d"}); len(got) != 0 {
+			t.Errorf("neighbours of %s with another definition: %q", p.cfg.Prefix, got)
+		}
+	}
+}

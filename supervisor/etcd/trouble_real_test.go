@@ -188,8 +188,7 @@ func direct() etcdtest.Options {
 	return o
 }
 
-func isReachable(st supervisor.State) bool   { return st.Unreachable == "" && st.Service != "" }
-func isUnreachable(st supervisor.State) bool { return st.Unreachable != "" }
+func isReachable(st supervisor.State) bool { return st.Unreachable == "" && st.Service != "" }
 
 // The loss of etcd's leader costs no role at deputy's and etcd's defaults.
 func TestEtcdLeaderLost(t *testing.T) {
