@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -30,7 +31,7 @@ type guarded struct {
 	dir string
 }
 
-func startGuarded(t *testing.T) *guarded {
+func startGuarded(t *testing.T, edit ...func(*etcdtest.Options)) *guarded {
 	t.Helper()
 	g := &guarded{dir: t.TempDir()}
 	var err error
@@ -39,6 +40,9 @@ func startGuarded(t *testing.T) *guarded {
 	}
 	opts := quick
 	opts.Members = 1
+	for _, e := range edit {
+		e(&opts)
+	}
 	opts.TLS = &etcdtest.TLS{CA: g.ca.File, Mutual: true}
 	opts.TLS.Cert, opts.TLS.Key = issue(t, g.ca, "member", "member", time.Hour)
 	g.Cluster = etcdtest.StartT(t, opts)
@@ -88,6 +92,8 @@ func etcdctl(t *testing.T, c *clientv3.Client, args ...string) {
 		_, err = c.UserAddWithOptions(ctx, args[2], "", &clientv3.UserAddOptions{NoPassword: true})
 	case "user grant-role":
 		_, err = c.UserGrantRole(ctx, args[2], args[3])
+	case "user revoke-role":
+		_, err = c.UserRevokeRole(ctx, args[2], args[3])
 	case "auth enable":
 		_, err = c.AuthEnable(ctx)
 	default:
@@ -288,7 +294,10 @@ func testDenials(t *testing.T, g *guarded) {
 		edit func(*Config)
 		want []string // besides the endpoint: cause and cure
 	}{
-		{"user without a role", g.as(t, "nobody"), []string{"permission denied", "grant-permission"}},
+		{"user without a role", g.as(t, "nobody"), []string{
+			"permission denied", "nobody needs a role with readwrite on /deputy/v1/",
+			"etcdctl role grant-permission deputy --prefix=true readwrite /deputy/v1/, then etcdctl user grant-role nobody deputy",
+		}},
 		{"unknown user", g.as(t, "stranger"), []string{"permission denied", "grant-permission"}},
 		{"wrong password", g.password("clerk", "wrong"), []string{"authentication failed", "username and password in [etcd]"}},
 		{"unknown user with password", g.password("stranger", "secret"), []string{"authentication failed", "username and password in [etcd]"}},
@@ -326,6 +335,31 @@ func testDenials(t *testing.T, g *guarded) {
 			return n.Inspect(t.Context()).Endpoints[0].Problem
 		})
 	})
+	for _, c := range []struct {
+		name         string
+		begins, ends time.Duration // from now
+		host         string
+		want         []string
+	}{
+		{"endpoint's certificate not valid yet", time.Hour, 2 * time.Hour, "127.0.0.1", []string{"certificate has expired or is not yet valid", "set the clock here right"}},
+		{"endpoint's certificate for another host", -time.Hour, time.Hour, "192.0.2.7", []string{"certificate is valid for", "does not name it"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			opts := quick
+			opts.Members = 1
+			opts.TLS = &etcdtest.TLS{CA: g.ca.File}
+			var err error
+			opts.TLS.Cert, opts.TLS.Key, err = g.ca.IssueFor("odd-member", "member", time.Now().Add(c.begins), time.Now().Add(c.ends), c.host)
+			if err != nil {
+				t.Fatal(err)
+			}
+			odd := etcdtest.StartT(t, opts)
+			n := realClient(t, odd, "a", g.as(t, "deputy"))
+			eventuallySays(t, "inspect", append(c.want, odd.Endpoints()[0]), func() string {
+				return n.Inspect(t.Context()).Endpoints[0].Problem
+			})
+		})
+	}
 	t.Run("endpoint without TLS", func(t *testing.T) {
 		opts := quick
 		opts.Members = 1
@@ -422,5 +456,95 @@ func TestCertificatesAreRenewedOnDisk(t *testing.T) {
 	// The same for the member: etcd reads its own anew for each connection.
 	if cert, err := tls.LoadX509KeyPair(g.dir+"/node.pem", g.dir+"/node.key"); err != nil || cert.Leaf.NotAfter.Before(ends.Add(time.Minute)) {
 		t.Errorf("the certificate on disk is not the new one: %v", err)
+	}
+}
+
+// Certificates are complained of before they end, and roles outlive the end of
+// one that was renewed on disk, and tokens.
+func TestEtcdCertificateRunsOut(t *testing.T) {
+	t.Parallel()
+	g := startGuarded(t)
+	// An hour old, and with five minutes left.
+	issue(t, g.ca, "node", "deputy", 5*time.Minute)
+	p := admit(t, g.Cluster, "a", 4*time.Second, func(cfg *Config) {
+		cfg.Prefix = "/deputy"
+		cfg.CAFile, cfg.CertFile, cfg.KeyFile = g.ca.File, g.dir+"/node.pem", g.dir+"/node.key"
+	})
+	lease := p.primary()
+	p.says(saidCare, "endpoint=all", "cert_file of [etcd] ends at ", cureRenew)
+	in := p.Inspect(t.Context())
+	if got := strings.Join(in.Endpoints[0].Complaints, "\n"); !strings.Contains(got, "cert_file of [etcd] ends at ") || strings.Contains(got, "the clock here is") {
+		t.Errorf("inspect: %q", got)
+	}
+	if _, err := p.hedge.ways[0].(*endpoint).greet(t.Context()); err != nil {
+		t.Errorf("a clock is not to be had: %v", err)
+	}
+	issue(t, g.ca, "node", "deputy", time.Hour)
+	p.says(saidCured, "endpoint=all", "about=cert_file")
+	keeps(t, lease, 100*time.Millisecond)
+}
+
+// Tokens end and are asked for anew by themselves: no role is lost by it, and
+// nobody is told.
+func TestEtcdTokenExpires(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	key := filepath.Join(dir, "jwt.key")
+	if err := os.WriteFile(key, []byte("a secret of this test"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, edit := range map[string]func(*etcdtest.Options){
+		"simple": func(o *etcdtest.Options) { o.AuthTTL = time.Second },
+		"jwt":    func(o *etcdtest.Options) { o.Auth = "jwt,sign-method=HS256,priv-key=" + key + ",ttl=1s" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := startGuarded(t, edit)
+			var all []*patient
+			for _, n := range []string{"a", "b"} {
+				all = append(all, admit(t, g.Cluster, n, 4*time.Second, g.as(t, "nobody"), g.password("clerk", "secret")))
+			}
+			lease := all[0].primary()
+			all[1].sees("held", isHeld)
+			keeps(t, lease, 4*time.Second) // several lives of a token
+			if err := lease.Resign(t.Context()); err != nil {
+				t.Error(err)
+			}
+			resigned := time.Now()
+			all[1].sees("vacant", isVacant)
+			if took := time.Since(resigned); took > 3*time.Second {
+				t.Errorf("b learned of the resignation after %v", took)
+			}
+			for _, p := range all {
+				if said := p.log.String(); strings.Contains(said, "level=WARN") || strings.Contains(said, "level=ERROR") {
+					t.Errorf("%s complains:\n%s", p.name, said)
+				}
+			}
+		})
+	}
+}
+
+// A user who loses its role loses the role of its node as well: by its deadline,
+// with who lacks what, and by itself no more once it is granted.
+func TestEtcdPermissionLost(t *testing.T) {
+	t.Parallel()
+	g := startGuarded(t)
+	root := g.admin(t)
+	p := admit(t, g.Cluster, "a", 2*time.Second, g.as(t, "deputy"))
+	lease := p.primary()
+	etcdctl(t, root, "user", "revoke-role", "deputy", "deputy")
+	loses(t, lease)
+	want := []string{"permission denied", "deputy needs a role with readwrite on /deputy/v1/", "etcdctl user grant-role deputy deputy"}
+	if cause := lease.Cause().Error(); !hasAll(cause, want) {
+		t.Errorf("lost because %q", cause)
+	}
+	p.sees("denied", func(st supervisor.State) bool { return hasAll(st.Unreachable, want) })
+	etcdctl(t, root, "user", "grant-role", "deputy", "deputy")
+	p.sees("reachable", isReachable)
+	if err := lease.Resign(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if next := p.primary(); next.Term() != 2 {
+		t.Errorf("term %d, want 2", next.Term())
 	}
 }

@@ -50,8 +50,15 @@ func NewCA(dir, name string) (*CA, error) {
 
 // Issue writes a certificate for a client or a member on this machine into
 // NAME.pem and NAME.key. Those that are there are replaced at once, so that
-// nobody reads half of one. The certificate ends at the given time.
+// nobody reads half of one. The certificate ends at the given time, and began
+// an hour ago.
 func (ca *CA) Issue(name, commonName string, ends time.Time) (certFile, keyFile string, err error) {
+	return ca.IssueFor(name, commonName, time.Now().Add(-time.Hour), ends, "127.0.0.1", "::1", "localhost")
+}
+
+// IssueFor is Issue for a time that begins when it is told to, and for these
+// hosts.
+func (ca *CA) IssueFor(name, commonName string, begins, ends time.Time, hosts ...string) (certFile, keyFile string, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return "", "", err
@@ -60,16 +67,22 @@ func (ca *CA) Issue(name, commonName string, ends time.Time) (certFile, keyFile 
 	if err != nil {
 		return "", "", err
 	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+	cert := &x509.Certificate{
 		SerialNumber: serial,
 		Subject:      pkix.Name{CommonName: commonName},
-		DNSNames:     []string{"localhost"},
-		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
-		NotBefore:    time.Now().Add(-time.Hour),
+		NotBefore:    begins,
 		NotAfter:     ends,
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}, ca.cert, &key.PublicKey, ca.key)
+	}
+	for _, h := range hosts {
+		if ip := net.ParseIP(h); ip != nil {
+			cert.IPAddresses = append(cert.IPAddresses, ip)
+		} else {
+			cert.DNSNames = append(cert.DNSNames, h)
+		}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, cert, ca.cert, &key.PublicKey, ca.key)
 	if err != nil {
 		return "", "", fmt.Errorf("issue certificate %s: %w", name, err)
 	}

@@ -31,6 +31,8 @@ type Options struct {
 	LogLevel  string        // "" for "warn"
 	NoFsync   bool          // data does not outlive the machine; for tests only
 	Quota     int64         // bytes; 0: etcd's default of 2 GiB
+	Auth      string        // kind of tokens, as etcd's auth-token; "" for simple, etcd's default
+	AuthTTL   time.Duration // of simple tokens, in whole seconds; 0: etcd's default of 5 minutes
 	Compact   string        // "periodic=5m" or "revision=1000"; "" for none, etcd's default
 	// Direct puts no proxies in front of the members: nothing can be cut, and
 	// no byte goes through this process.

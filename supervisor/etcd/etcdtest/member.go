@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // A Member is one process of a cluster.
@@ -197,6 +198,8 @@ func (m *Member) start() (*run, error) {
 		ElectionMS:    uint(o.Election.Milliseconds()),
 		NoFsync:       o.NoFsync,
 		Quota:         o.Quota,
+		Auth:          o.Auth,
+		AuthTTL:       uint(o.AuthTTL / time.Second),
 		Compact:       o.Compact,
 		LogLevel:      o.LogLevel,
 		TLS:           o.TLS,

@@ -1,6 +1,7 @@
 package etcdtest
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -30,6 +31,8 @@ type spec struct {
 	ElectionMS    uint
 	NoFsync       bool
 	Quota         int64
+	Auth          string
+	AuthTTL       uint // seconds
 	Compact       string
 	LogLevel      string
 	TLS           *TLS
@@ -135,6 +138,8 @@ func (s spec) config() (*embed.Config, error) {
 	cfg.ElectionMs = s.ElectionMS
 	cfg.UnsafeNoFsync = s.NoFsync
 	cfg.QuotaBackendBytes = s.Quota
+	cfg.AuthToken = cmp.Or(s.Auth, cfg.AuthToken)
+	cfg.AuthTokenTTL = cmp.Or(s.AuthTTL, cfg.AuthTokenTTL)
 	if mode, retention, ok := strings.Cut(s.Compact, "="); ok {
 		cfg.AutoCompactionMode, cfg.AutoCompactionRetention = mode, retention
 	}
