@@ -10,6 +10,7 @@ GO       ?= go
 DESTDIR  ?=
 prefix   ?= /usr
 FAULTS   ?= 10m
+RUNS     ?= 10
 DURATION ?= 10m
 SEED     ?=
 DEBIAN   ?= both
@@ -56,6 +57,10 @@ e2e: lab ## long: faults on a real etcd cluster for FAULTS=10m, the demo, and re
 	CGO_ENABLED=$(if $(RACE),1,0) DEPUTY_FAULTS=$(FAULTS) $(GO) test $(RACE) -count=1 -vet=off -run FaultsOnEtcd -timeout 30m -v ./supervisor/etcd
 	bin/demo
 	DEPUTY_E2E=1 $(GO) test -count=1 -vet=off -timeout 4h -v ./packaging/e2e
+
+faults: ## each fault alone on real hosts, as root: RUNS=50 DEBIAN=trixie
+	DEPUTY_E2E=1 DEPUTY_E2E_DEBIAN='$(DEBIAN)' DEPUTY_E2E_RUNS='$(RUNS)' \
+		$(GO) test -count=1 -vet=off -timeout 24h -v -run '^TestFaults$$' ./packaging/e2e
 
 nemesis: ## faults on real hosts at random, as root: DURATION=1h SEED=7 DEBIAN=trixie; STEPS=17-19 plays some again
 	DEPUTY_E2E=1 DEPUTY_E2E_DEBIAN='$(DEBIAN)' DEPUTY_E2E_DURATION='$(DURATION)' DEPUTY_E2E_SEED='$(SEED)' DEPUTY_E2E_STEPS='$(STEPS)' \

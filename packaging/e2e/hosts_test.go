@@ -171,9 +171,11 @@ func (s *scene) journal(ctx context.Context, h *host, since time.Time, lines int
 	return strings.TrimSpace(strings.Join(found[max(0, len(found)-lines):], ""))
 }
 
+const runsEnv = "DEPUTY_E2E_RUNS"
+
 // runs is how often what is measured is repeated.
 func runs() int {
-	if n, err := strconv.Atoi(os.Getenv("DEPUTY_E2E_RUNS")); err == nil && n > 0 {
+	if n, err := strconv.Atoi(os.Getenv(runsEnv)); err == nil && n > 0 {
 		return n
 	}
 	return 3

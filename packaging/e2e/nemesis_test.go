@@ -24,9 +24,9 @@ import (
 // what was blocked or failed is tried again, and hosts boot.
 const without = 30 * time.Second
 
-// eachLab plays on labs of all releases that were asked for, with deputy
-// installed and its services enabled.
-func eachLab(t *testing.T, what setup, play func(s *scene)) {
+// eachLab plays on labs of all releases that were asked for, or of those of them
+// that are named, with deputy installed and its services enabled.
+func eachLab(t *testing.T, what setup, play func(s *scene), suites ...string) {
 	if reason := why(); reason != "" {
 		if os.Getenv(wantedEnv) != "" && os.Getenv("CI") == "true" {
 			t.Fatal(reason)
@@ -40,6 +40,9 @@ func eachLab(t *testing.T, what setup, play func(s *scene)) {
 	f := &figures{}
 	defer f.print(os.Stdout)
 	for _, r := range wanted {
+		if len(suites) > 0 && !slices.Contains(suites, r.suite) {
+			continue
+		}
 		t.Run(r.suite, func(t *testing.T) {
 			l, err := openLab(t.Context(), os.Getenv(insideEnv), r, what, f)
 			if err != nil {
@@ -59,24 +62,32 @@ func eachLab(t *testing.T, what setup, play func(s *scene)) {
 	}
 }
 
-// TestFaults plays each fault alone, on the primary.
+// TestFaults plays each fault alone, on the primary. Unless it is asked how often,
+// each ttl is played on one release only.
 func TestFaults(t *testing.T) {
 	found := &results{of: make(map[result]*outcome)}
 	defer found.print(os.Stdout)
 	for _, what := range []struct {
-		name string
+		name, suite string
 		setup
 	}{
-		{"ttl=3s", setup{ttl: 3 * time.Second, queue: true}},
-		{"ttl=1s", setup{ttl: time.Second, queue: true, heartbeat: 50 * time.Millisecond, election: 250 * time.Millisecond}},
+		{"ttl=3s", "bookworm", setup{ttl: 3 * time.Second, queue: true}},
+		{"ttl=1s", "trixie", setup{ttl: time.Second, queue: true, heartbeat: 50 * time.Millisecond, election: 250 * time.Millisecond}},
 	} {
 		t.Run(what.name, func(t *testing.T) {
+			var suites []string
+			if os.Getenv(runsEnv) == "" {
+				suites = []string{what.suite}
+			}
 			eachLab(t, what.setup, func(s *scene) {
 				for _, f := range faults() {
 					s.Run(strings.ReplaceAll(f.Name, " ", "-"), func(t *testing.T) {
 						s := &scene{T: t, lab: s.lab, ctx: t.Context()}
 						n := runs()
-						if f.effect != moves { // those are to be played more often
+						switch {
+						case len(suites) > 0: // nobody has asked how often
+							n = 1
+						case f.effect != moves: // those that move it are to be played more often
 							n = max(n/5, 1)
 						}
 						for i := range n {
@@ -84,7 +95,7 @@ func TestFaults(t *testing.T) {
 						}
 					})
 				}
-			})
+			}, suites...)
 		})
 	}
 }
@@ -231,7 +242,7 @@ func (s *scene) settleAll() {
 
 // TestNemesis plays faults at random, one or two at once.
 //
-//	DEPUTY_E2E_DURATION  for how long; two minutes unless set
+//	DEPUTY_E2E_DURATION  for how long; a minute unless set
 //	DEPUTY_E2E_SEED      of an earlier run, which is played again
 //	DEPUTY_E2E_STEPS     such as 17-19: those alone
 func TestNemesis(t *testing.T) {
@@ -239,7 +250,7 @@ func TestNemesis(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	length, err := time.ParseDuration(cmp.Or(os.Getenv("DEPUTY_E2E_DURATION"), "2m"))
+	length, err := time.ParseDuration(cmp.Or(os.Getenv("DEPUTY_E2E_DURATION"), "1m"))
 	if err != nil {
 		t.Fatal(err)
 	}
