@@ -4,7 +4,7 @@
 SHELL       := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: demo build lab test e2e nemesis peers bench check generate wire man install layout package package-test clean help
+.PHONY: demo build lab test e2e faults nemesis peers bench check generate wire man install layout package package-test clean help
 
 GO       ?= go
 DESTDIR  ?=
@@ -16,7 +16,6 @@ SEED     ?=
 DEBIAN   ?= both
 STEPS    ?=
 BENCH    ?=
-RUNS     ?= 10
 BIN      ?= bin
 MADE     ?= bin
 DIST     ?= dist
