@@ -41,6 +41,7 @@ demo: lab ## a cluster on this machine: the role moves three times; STAY=1 keeps
 build: ## bin/deputy and the plugins, for this machine's kind
 	$(GO) build -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/deputy ./supervisor/deputy
 	$(foreach p,$(PLUGINS),$(GO) build -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/deputy-plugin-$(p) ./plugins/$(p) &&) true
+	$(GO) build -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/deputy-plugin-fence ./contrib/fence-agents
 
 lab: build # what the demo runs besides deputy
 	$(GO) build -o bin/ ./examples/demo ./examples/binlog
@@ -101,7 +102,7 @@ layout: share  = $(DESTDIR)$(prefix)/share
 layout:
 	umask 022; \
 	install -D -m 0755 $(BIN)/deputy '$(DESTDIR)$(prefix)/bin/deputy'; \
-	install -D -m 0755 -t '$(DESTDIR)$(prefix)/libexec/deputy/plugins' $(PLUGINS:%=$(BIN)/deputy-plugin-%); \
+	install -D -m 0755 -t '$(DESTDIR)$(prefix)/libexec/deputy/plugins' $(PLUGINS:%=$(BIN)/deputy-plugin-%) $(BIN)/deputy-plugin-fence; \
 	install -D -m 0755 -t '$(DESTDIR)$(prefix)/libexec/deputy' packaging/scripts/reload-running packaging/scripts/retire; \
 	install -D -m 0644 -t '$(system)/systemd/system' packaging/systemd/*.service packaging/systemd/*.target packaging/systemd/*.slice; \
 	install -D -m 0644 -t '$(system)/systemd/system-preset' packaging/preset/90-deputy.preset; \
@@ -117,6 +118,7 @@ layout:
 	install -D -m 0644 -t '$(share)/doc/deputy' README.md; \
 	install -D -m 0644 -t '$(share)/doc/deputy/examples' supervisor/etcd/testdata/roles.sh $(EXAMPLES); \
 	for p in $(PLUGINS); do install -D -m 0644 plugins/$$p/README.md '$(share)/doc/deputy-plugins/'$$p.md; done; \
+	install -D -m 0644 contrib/fence-agents/README.md '$(share)/doc/deputy-plugin-fence/fence.md'; \
 	install -d '$(DESTDIR)/etc/deputy/services.d'; \
 	install -d -m 0700 '$(DESTDIR)/etc/deputy/credentials'; \
 	[ -e '$(DESTDIR)/etc/deputy/deputy.toml' ] || install -m 0644 -t '$(DESTDIR)/etc/deputy' packaging/config/deputy.toml

@@ -64,16 +64,16 @@ func (f *fencer) others() []string {
 func (f *fencer) Fence(ctx context.Context, victim sdk.Peer, _ *sdk.Transition) error {
 	options, ok := f.of(victim.Node)
 	if !ok {
-		return sdk.Refuse(fmt.Errorf("fence %s: it is not among nodes, which are %s: add it there with the options by which %s reaches it",
+		return sdk.Refuse(fmt.Errorf("%s is not among nodes, which are %s: add it there with the options by which %s reaches it",
 			victim.Node, strings.Join(slices.Sorted(maps.Keys(f.Nodes)), ", "), f.agent.name))
 	}
 	if err := f.first(ctx); err != nil {
-		return sdk.Unchanged(fmt.Errorf("fence %s: %w", victim.Node, err))
+		return sdk.Unchanged(err)
 	}
 	defer f.done()
 	err := f.fence(ctx, victim.Node, options)
 	if err != nil && !errors.Is(err, sdk.ErrAlready) {
-		return fmt.Errorf("fence %s by %s: %w", victim.Node, f.agent.name, err)
+		return fmt.Errorf("%s: %w", f.agent.name, err)
 	}
 	f.note(victim.Node, nil)
 	return err
@@ -82,7 +82,7 @@ func (f *fencer) Fence(ctx context.Context, victim sdk.Peer, _ *sdk.Transition) 
 // fence is Fence once the agent is free.
 func (f *fencer) fence(ctx context.Context, victim string, options map[string]string) error {
 	if f.Verify {
-		sdk.Progress(ctx, -1, "asks whether %s is on", victim)
+		sdk.Progress(ctx, -1, "asks for the status of %s", victim)
 		// An error is no reason not to try: the proof comes afterwards.
 		if on, err := f.status(ctx, options); err == nil && !on {
 			return fmt.Errorf("%s says that %s is off: %w", f.agent.name, victim, sdk.ErrAlready)

@@ -147,7 +147,7 @@ func TestFence(t *testing.T) {
 		{"status fails", func(d *device, _ *settings) { d.set("fail-status", "no route") }, "db1", "status does not prove it: exit status 1: no route", "off", "status off status.*"},
 		{"status has no words for its exit code", func(d *device, _ *settings) { d.set("exit2", "") }, "db1", "exits as if the node were off, and does not say so", "off", "status off status.*"},
 		{"a plug that there is not", func(_ *device, s *settings) { s.Nodes["db1"]["plug"] = "9" }, "db1", "off: exit status 1: no plug 9; and then status: exit status 1: no plug 9", "on", ""},
-		{"a stranger", nil, "db9", "it is not among nodes, which are db1, db2: add it there", "on", ""},
+		{"a stranger", nil, "db9", "db9 is not among nodes, which are db1, db2: add it there", "on", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

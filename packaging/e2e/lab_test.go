@@ -211,7 +211,8 @@ func (l *lab) install(ctx context.Context, h *host, version string) error {
 	if err != nil {
 		return err
 	}
-	args := []string{"apt-get", "install", "-y", "-q", "--allow-downgrades", "-o", "Dpkg::Use-Pty=0"}
+	// What else is recommended would have to be fetched.
+	args := []string{"apt-get", "install", "-y", "-q", "--no-install-recommends", "--allow-downgrades", "-o", "Dpkg::Use-Pty=0"}
 	for _, deb := range debs {
 		data, err := os.ReadFile(deb)
 		if err != nil {
