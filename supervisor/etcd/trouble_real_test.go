@@ -54,7 +54,7 @@ func (p *patient) primary() supervisor.Lease {
 }
 
 // patience is how long a test waits for what should take a moment.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // sees waits for a State.
 func (p *patient) sees(what string, want func(supervisor.State) bool) supervisor.State {
@@ -69,31 +69,28 @@ func (p *patient) sees(what string, want func(supervisor.State) bool) supervisor
 // says waits for a line of the log that has all of this.
 func (p *patient) says(want ...string) {
 	p.t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+	p.saysAgain(0, want...)
+}
+
+// saysAgain waits for one more line than so many that have all of this.
+func (p *patient) saysAgain(n int, want ...string) {
+	p.t.Helper()
+	for end := time.Now().Add(patience); p.count(want...) <= n; time.Sleep(20 * time.Millisecond) {
 		poke(p.care.wake) // a look a second, and not a minute
-		for line := range strings.Lines(p.log.String()) {
-			if hasAll(line, want) {
-				return
-			}
-		}
 		if time.Now().After(end) {
 			p.t.Fatalf("%s does not say %q", p.name, want)
 		}
 	}
 }
 
-// saidOnce holds that no complaint was repeated.
-func (p *patient) saidOnce(what ...string) {
-	p.t.Helper()
-	n := 0
+// count is how many lines of the log have all of this.
+func (p *patient) count(what ...string) (n int) {
 	for line := range strings.Lines(p.log.String()) {
 		if hasAll(line, what) {
 			n++
 		}
 	}
-	if n != 1 {
-		p.t.Errorf("%s has said %d times %q, want once", p.name, n, what)
-	}
+	return n
 }
 
 func hasAll(s string, want []string) bool {
@@ -154,12 +151,16 @@ func (n *newest) await(want func(supervisor.State) bool, d time.Duration) (st su
 	}
 }
 
-// keeps holds that a lease is not lost, for so long.
-func keeps(t *testing.T, l supervisor.Lease, d time.Duration) {
-	t.Helper()
+// keeps holds that a lease is not lost, for so long. A machine that stood still
+// may lose any.
+func (p *patient) keeps(l supervisor.Lease, d time.Duration) {
+	p.t.Helper()
 	select {
 	case <-l.Lost():
-		t.Errorf("lost the role: %v", l.Cause())
+		if strings.Contains(p.log.String(), "the process was stopped, or the machine asleep") {
+			p.t.Skipf("this machine is too busy to keep any lease: %v", l.Cause())
+		}
+		p.t.Errorf("%s has lost the role: %v", p.name, l.Cause())
 	case <-time.After(d):
 	}
 }
@@ -208,13 +209,8 @@ func TestEtcdLeaderLost(t *testing.T) {
 			}
 			c.Leader(t.Context())
 			elected := time.Since(began)
-			select {
-			case <-lease.Lost():
-				// On a busy machine etcd itself can take longer than any lease.
-				if elected < 2*time.Second {
-					t.Errorf("lost the role, though etcd had a leader after %v: %v", elected, lease.Cause())
-				}
-			case <-time.After(ttl):
+			if elected < 2*time.Second { // or no lease of that ttl could outlast it
+				a.keeps(lease, ttl-elected)
 			}
 			if st := b.states.get(); st.Vacant {
 				t.Errorf("b may take the role: %+v", st)
@@ -224,7 +220,9 @@ func TestEtcdLeaderLost(t *testing.T) {
 				why = cureSilent
 			}
 			a.says(saidCare, "endpoint="+m.Endpoint(), "this member does not answer, and others do", why)
-			a.saidOnce(saidCare, m.Endpoint(), "does not answer")
+			if n := a.count(saidCare, m.Endpoint(), "does not answer"); n != 1 {
+				t.Errorf("said %d times, want once", n)
+			}
 			if err := l.bring(t.Context(), m); err != nil {
 				t.Fatal(err)
 			}
@@ -288,47 +286,44 @@ func TestEtcdQuorumLost(t *testing.T) {
 
 func TestEtcdMemberCutOff(t *testing.T) {
 	t.Parallel()
-	const ttl = 4 * time.Second
+	const ttl = 8 * time.Second
+	c := etcdtest.StartT(t, tuned)
+	a, b := admit(t, c, "a", ttl), admit(t, c, "b", ttl)
+	lease := a.primary()
+	b.sees("held", isHeld)
 	for _, from := range []struct {
 		name string
 		cut  func(*etcdtest.Cluster, int)
 		says string
 	}{
-		{"from its clients", (*etcdtest.Cluster).CutClients, "this member does not answer, and others do"},
-		{"from the other members", (*etcdtest.Cluster).Cut, "this member is cut off from the others: " + cureCut},
+		{"its clients", (*etcdtest.Cluster).CutClients, "this member does not answer, and others do"},
+		{"the other members", (*etcdtest.Cluster).Cut, "this member is cut off from the others: " + cureCut},
 	} {
-		for _, leads := range []bool{true, false} {
-			name := from.name + ", a follower"
-			if leads {
-				name = from.name + ", the leader"
-			}
-			t.Run(name, func(t *testing.T) {
-				t.Parallel()
-				c := etcdtest.StartT(t, tuned)
+		for _, whom := range []string{"leader", "follower"} {
+			t.Run(whom+" from "+from.name, func(t *testing.T) {
 				victim := c.Leader(t.Context())
-				if !leads {
+				if whom == "follower" {
 					victim = (victim + 1) % 3
 				}
-				// It is the first to be asked.
-				a := admit(t, c, "a", ttl, func(cfg *Config) {
-					cfg.Endpoints[0], cfg.Endpoints[victim] = cfg.Endpoints[victim], cfg.Endpoints[0]
-				})
-				b := admit(t, c, "b", ttl)
-				lease := a.primary()
-				b.sees("held", isHeld)
+				end := c.Endpoints()[victim]
+				said := a.count(saidCare, "endpoint="+end, from.says)
 				from.cut(c, victim)
-				a.says(saidCare, "endpoint="+c.Endpoints()[victim], from.says)
-				keeps(t, lease, time.Second)
+				defer c.Heal(victim)
+				a.saysAgain(said, saidCare, "endpoint="+end, from.says)
+				a.keeps(lease, time.Second)
 				if st := b.states.get(); st.Vacant {
 					t.Errorf("b may take the role: %+v", st)
 				}
-				c.Heal(victim)
-				a.says(saidCured, "endpoint="+c.Endpoints()[victim], "about=silence")
-				a.saidOnce(saidCare, c.Endpoints()[victim])
-				if err := lease.Announce(t.Context(), sdk.RolePrimary); err != nil {
-					t.Errorf("announce: %v", err)
+				if n := a.count(saidCare, "endpoint="+end, from.says); n != said+1 {
+					t.Errorf("said %d times", n-said)
 				}
+				cured := a.count(saidCured, "endpoint="+end, "about=silence")
+				c.Heal(victim)
+				a.saysAgain(cured, saidCured, "endpoint="+end, "about=silence")
 			})
 		}
+	}
+	if err := lease.Announce(t.Context(), sdk.RolePrimary); err != nil {
+		t.Errorf("announce: %v", err)
 	}
 }
