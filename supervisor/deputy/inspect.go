@@ -76,7 +76,7 @@ func inspectionText(in etcd.Inspection, s screen) string {
 		verdict := cell{strings.Join(append(e.Alarms, e.Complaints...), "; "), moving}
 		switch {
 		case e.Problem != "":
-			verdict = cell{e.Problem, bad}
+			verdict = cell{strings.Join(append([]string{e.Problem}, e.Complaints...), "; "), bad}
 		case verdict.text == "":
 			verdict = cell{"fine", good}
 		}

@@ -19,6 +19,9 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 
 	"github.com/deputy-ha/deputy/sdk/sdktest"
 	"github.com/deputy-ha/deputy/supervisor"
@@ -38,6 +41,8 @@ import (
 //	until REGEXP CMD…  repeats CMD until its output matches, for at most 20s
 //	signal SIG NAME    sends a signal to the supervisor of the node NAME
 //	unreachable NAME   the node NAME gets an etcd that does not answer
+//	etcd start NAME    the node NAME gets an etcd of three members for itself, which soon is full
+//	etcd CASE          lose or regain two of its members, fill or mend it
 //	exits CODE CMD…    CMD ends with that exit status
 //	twin NAME SERVICE  another machine takes part in SERVICE under that name
 //	edit FILE OLD NEW  replaces text in a file
@@ -69,10 +74,11 @@ func TestScripts(t *testing.T) {
 			env.Setenv("MOODY", moody)
 			env.Setenv("JOURNAL_STREAM", "1:1") // logs without times
 			env.Setenv("TMPDIR", short)
+			env.Values["etcd"] = new(*etcdtest.Cluster)
 			return prepare(env.WorkDir)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"node": node, "until": until, "signal": signalNode, "unreachable": unreachable, "edit": edit, "exits": exits, "twin": twin, "killed": killed, "upgrade": upgrade, "systemd": underSystemd,
+			"node": node, "until": until, "signal": signalNode, "unreachable": unreachable, "etcd": ownEtcd, "edit": edit, "exits": exits, "twin": twin, "killed": killed, "upgrade": upgrade, "systemd": underSystemd,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
@@ -150,11 +156,65 @@ func unreachable(ts *testscript.TestScript, neg bool, args []string) {
 	useNode(ts, args[0], "http://127.0.0.1:1") // tcpmux: nobody has served that for decades
 }
 
+// ownEtcd is an etcd for one script, to be mistreated.
+func ownEtcd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 || (args[0] == "start") != (len(args) == 2) {
+		ts.Fatalf("usage: etcd start NODE, or etcd lose|regain|fill|mend")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	etcd := ts.Value("etcd").(**etcdtest.Cluster)
+	if args[0] == "start" {
+		c, err := etcdtest.Start(ctx, etcdtest.Options{
+			Heartbeat: 50 * time.Millisecond, Election: 500 * time.Millisecond, NoFsync: true, Direct: true, Quota: 8 << 20,
+		})
+		ts.Check(err)
+		ts.Defer(func() { ts.Check(c.Close()) })
+		*etcd = c
+		useNode(ts, args[1], strings.Join(c.Endpoints(), `", "`))
+		return
+	}
+	c := *etcd
+	cli, err := clientv3.New(clientv3.Config{Endpoints: c.Endpoints(), Logger: zap.NewNop()})
+	ts.Check(err)
+	defer cli.Close()
+	switch args[0] {
+	case "lose":
+		c.Member(1).Kill()
+		c.Member(2).Kill()
+	case "regain":
+		back := make(chan error)
+		go func() { back <- c.Member(1).Restart(ctx) }()
+		go func() { back <- c.Member(2).Restart(ctx) }()
+		ts.Check(errors.Join(<-back, <-back))
+	case "fill":
+		for err == nil {
+			_, err = cli.Put(ctx, "/big", strings.Repeat("x", 1<<20))
+		}
+		if !errors.Is(err, rpctypes.ErrNoSpace) {
+			ts.Fatalf("fill etcd: %v", err)
+		}
+	case "mend":
+		now, err := cli.Get(ctx, "/big")
+		ts.Check(err)
+		_, err = cli.Compact(ctx, now.Header.Revision, clientv3.WithCompactPhysical())
+		ts.Check(err)
+		for _, end := range c.Endpoints() {
+			_, err = cli.Defragment(ctx, end)
+			ts.Check(err)
+		}
+		_, err = cli.AlarmDisarm(ctx, &clientv3.AlarmMember{})
+		ts.Check(err)
+	default:
+		ts.Fatalf("etcd %s: no such case", args[0])
+	}
+}
+
 // useNode makes the node's file, if there is none, and has deputy use it.
 func useNode(ts *testscript.TestScript, name, endpoint string) {
 	file := ts.MkAbs(name + ".toml")
 	if _, err := os.Stat(file); err != nil {
-		text := fmt.Sprintf("node = %q\naddress = \"127.0.0.1\"\n\n[etcd]\nendpoints = [%q]\nprefix = \"/%s\"\n", name, endpoint, ts.Name())
+		text := fmt.Sprintf("node = %q\naddress = \"127.0.0.1\"\n\n[etcd]\nendpoints = [\"%s\"]\nprefix = \"/%s\"\n", name, endpoint, ts.Name())
 		ts.Check(os.WriteFile(file, []byte(text), 0o644))
 	}
 	ts.Setenv("DEPUTY_CONFIG", file)

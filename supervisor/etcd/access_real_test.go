@@ -473,7 +473,7 @@ func TestEtcdCertificateRunsOut(t *testing.T) {
 	lease := p.primary()
 	p.says(saidCare, "endpoint=all", "cert_file of [etcd] ends at ", cureRenew)
 	in := p.Inspect(t.Context())
-	if got := strings.Join(in.Endpoints[0].Complaints, "\n"); !strings.Contains(got, "cert_file of [etcd] ends at ") || strings.Contains(got, "the clock here is") {
+	if got := strings.Join(append(in.Complaints, in.Endpoints[0].Complaints...), "\n"); !strings.Contains(got, "cert_file of [etcd] ends at ") || strings.Contains(got, "the clock here is") {
 		t.Errorf("inspect: %q", got)
 	}
 	if _, err := p.hedge.ways[0].(*endpoint).greet(t.Context()); err != nil {

@@ -107,8 +107,7 @@ func (c *Client) lookAround(ctx context.Context) []look {
 		wg.Go(func() { looks[i] = c.look(ctx, way) })
 	}
 	wg.Wait()
-	if ctx.Err() == nil {
-		c.past.rollCalled()
+	if ctx.Err() == nil && c.past.rollCalled() {
 		c.turnover.tell()
 	}
 	return looks
@@ -129,8 +128,9 @@ func (c *Client) look(ctx context.Context, way kv) look {
 		}
 		return l
 	}
-	c.past.belongs(way.Name(), l.health.Cluster)
-	c.turnover.tell()
+	if c.past.belongs(way.Name(), l.health.Cluster) {
+		c.turnover.tell()
+	}
 	tctx, cancel := context.WithTimeoutCause(ctx, attemptTimeout, errNoAnswer)
 	defer cancel()
 	// Linearizable, so a member alone cannot.
@@ -220,7 +220,7 @@ func (l look) ails() string {
 	var said *explained
 	switch {
 	case l.unwell == nil && l.health.Leader == 0:
-		return "this member is cut off from the others: " + cureCut
+		return sawCut
 	case l.alive, l.unwell == nil && errors.Is(l.silence, context.DeadlineExceeded):
 		return "this member answers and carries out nothing: " + cureStalled
 	case errors.As(l.silence, &said):

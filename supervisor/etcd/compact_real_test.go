@@ -159,7 +159,7 @@ func TestInspectTellsWhatIsWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	in = desk.Inspect(t.Context())
-	all := strings.Join(in.Endpoints[0].Complaints, "\n")
+	all := strings.Join(append(in.Complaints, in.Endpoints[0].Complaints...), "\n")
 	for _, want := range []string{"reached its quota, and etcd denies every write", "of 4 MiB"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("complaints at the quota: %q, want %q", all, want)

@@ -13,7 +13,9 @@
 // That is for those who read Lost and Until. Nor does it help against a clock
 // that stands still while the machine's work goes on being seen by others, or
 // against an etcd that is restored from a backup, beyond waiting once for the
-// longest lease of the nodes that remember the time before.
+// longest lease of the nodes that remember the time before. A node that knows
+// the records by their mark takes no role in another etcd or under another
+// prefix; one that has never been anywhere else cannot tell.
 //
 // Who may do what is a matter of etcd's roles: testdata/roles.sh grants them,
 // and a test holds that a node needs no more. Client certificates and keys are

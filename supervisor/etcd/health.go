@@ -93,7 +93,7 @@ func (h health) complaints() []complaint {
 		}
 	}
 	if h.Leader == 0 {
-		complain("leader", "this member sees no leader: %s, or is electing: %s", lostMajority, cureMajority)
+		complain("leader", sawNoLeader)
 	}
 	quota, assumed := h.Quota, ""
 	if quota == 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -41,7 +42,9 @@ type Endpoint struct {
 	Alarms     []string      `json:"alarms,omitempty"`
 	Complaints []string      `json:"complaints,omitempty"`
 
-	members int // that vote; 0 when not known
+	members    int      // that vote; 0 when not known
+	leaderless bool     // it carries out nothing, and knows no leader
+	whole      []string // what it tells about all
 }
 
 // Inspect asks each endpoint how it is doing, and whether this user may read
@@ -53,7 +56,20 @@ func (c *Client) Inspect(ctx context.Context) Inspection {
 		wg.Go(func() { in.Endpoints[i] = c.inspect(ctx, way) })
 	}
 	wg.Wait()
-	in.Complaints = wholeComplaints(in.Endpoints)
+	answers := slices.ContainsFunc(in.Endpoints, func(e Endpoint) bool { return e.Problem == "" })
+	for i, e := range in.Endpoints {
+		if e.leaderless && answers {
+			in.Endpoints[i].Problem = e.URL + ": " + sawCut
+		}
+	}
+	for _, e := range in.Endpoints {
+		for _, what := range e.whole {
+			if !slices.Contains(in.Complaints, what) {
+				in.Complaints = append(in.Complaints, what)
+			}
+		}
+	}
+	in.Complaints = append(in.Complaints, wholeComplaints(in.Endpoints)...)
 	return in
 }
 
@@ -87,7 +103,11 @@ func (c *Client) inspect(ctx context.Context, way kv) Endpoint {
 		}
 	}
 	for _, what := range h.complaints() {
-		e.Complaints = append(e.Complaints, what.text)
+		if what.whole {
+			e.whole = append(e.whole, what.text)
+		} else {
+			e.Complaints = append(e.Complaints, what.text)
+		}
 	}
 	// etcd asks for the permission of what a transaction might do, so one that
 	// does nothing tells. No key was ever created at a negative revision.
@@ -102,7 +122,12 @@ func (c *Client) inspect(ctx context.Context, way kv) Endpoint {
 	})
 	if err != nil {
 		e.Problem = err.Error()
-		if l.silence = err; errors.Is(err, context.DeadlineExceeded) {
+		switch l.silence = err; {
+		case errors.Is(err, errDenied):
+		case h.Leader == 0:
+			e.Problem, e.leaderless = way.Name()+": "+sawNoLeader, true
+			e.Complaints = slices.DeleteFunc(e.Complaints, func(s string) bool { return s == sawNoLeader })
+		case errors.Is(err, context.DeadlineExceeded):
 			e.Problem = way.Name() + ": " + l.ails()
 		}
 		return e

@@ -94,11 +94,14 @@ func (p *past) expect(name string) {
 	}
 }
 
-// belongs takes note of the cluster that an endpoint belongs to.
-func (p *past) belongs(end string, cluster uint64) {
+// belongs takes note of the cluster that an endpoint belongs to, and reports
+// whether that is news.
+func (p *past) belongs(end string, cluster uint64) (news bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	news = p.belong[end] != cluster
 	p.belong[end] = cluster
+	return news
 }
 
 // admit returns an error for an answer of another cluster than the one that is
@@ -133,11 +136,14 @@ func (p *past) of(cluster uint64) (n int) {
 	return n
 }
 
-// rollCalled takes note that all endpoints have been asked once.
-func (p *past) rollCalled() {
+// rollCalled takes note that all endpoints have been asked once, and reports
+// whether that is news.
+func (p *past) rollCalled() (news bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	news = !p.called
 	p.called = true
+	return news
 }
 
 // agreed reports whether the endpoints can be taken for those of one etcd:

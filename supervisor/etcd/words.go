@@ -16,6 +16,9 @@ const (
 	wentBack      = "it was restored from a backup, or has lost what it had written"
 	saidNeighbour = "is defined alike under another prefix"
 
+	sawNoLeader = "this member sees no leader: " + lostMajority + ", or is electing: " + cureMajority
+	sawCut      = "this member is cut off from the others: " + cureCut
+
 	cureForeign   = "name the members of one etcd in [etcd] endpoints"
 	cureStrange   = "set [etcd] right, or see ANOTHER ETCD in deputy-operations(7)"
 	cureSilent    = "see to its machine, the network there, and etcd on it"
