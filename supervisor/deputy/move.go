@@ -144,8 +144,11 @@ func (a *app) move(ctx context.Context, way *contact, s supervisor.State, r supe
 	r.For, timeout = a.patience(s.Service, timeout, r.Fenced != nil)
 	r.ID, r.By, r.State = rand.Text(), a.operator(), supervisor.Asked
 	r.From = s.Term.Node
-	if s.Primary != nil {
+	switch lost := s.Term.Lost(); {
+	case s.Primary != nil:
 		r.From = s.Primary.Node
+	case len(lost) > 0: // and not who took the role since, and could not fence it
+		r.From = lost[len(lost)-1].Node
 	}
 	m := moved{Service: s.Service, From: r.From, To: r.To, Steps: []event{}}
 	began := time.Now()
