@@ -49,6 +49,9 @@ func chaos(t *testing.T, seed uint64) {
 	s.part("vip")
 	s.service.TTL = []time.Duration{time.Second, 3 * time.Second}[rnd.IntN(2)]
 	s.service.Preempt = rnd.IntN(2) == 0
+	if seed%2 == 0 {
+		s.fencing()
+	}
 	names := []string{"db1", "db2", "db3"}
 	for _, name := range names {
 		m := s.machine(name)
@@ -87,6 +90,9 @@ func chaos(t *testing.T, seed uint64) {
 			b.Outcome = []sdk.Outcome{"", sdk.OutcomeUnknown, sdk.OutcomeUnchanged}[rnd.IntN(3)]
 			b.Deaf = rnd.IntN(2) == 0
 			part.Next(acts[rnd.IntN(2)], b)
+			if power := m.parts["power"]; power != nil {
+				power.Next(sdk.Fence, b)
+			}
 		case 12:
 			s.try(func(ctx context.Context, c supervisor.Cluster) error {
 				return c.Request(ctx, "db", supervisor.Reservation{
@@ -111,6 +117,7 @@ func chaos(t *testing.T, seed uint64) {
 		for _, p := range m.parts {
 			p.Always(sdk.Promote, Behaviour{})
 			p.Always(sdk.Demote, Behaviour{})
+			p.Always(sdk.Fence, Behaviour{})
 		}
 		m.Thaw()
 		m.Heal()
