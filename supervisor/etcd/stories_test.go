@@ -833,6 +833,26 @@ func TestVictims(t *testing.T) {
 	})
 }
 
+// Who is lost before it was primary leaves whom it had to fence to the next.
+func TestVictimsAddUp(t *testing.T) {
+	story(t, func(l *lab) {
+		a, b, c := l.join("a", 3*second), l.join("b", 3*second), l.join("c", 3*second)
+		l.primary(a)
+		l.sees(b, "held", isHeld)
+		a.host.cut(true)
+		l.primary(b)
+		l.sees(c, "held by b", func(st supervisor.State) bool { return isHeld(st) && st.Primary.Node == "b" })
+		b.host.cut(true)
+		var lost []string
+		for _, v := range l.primary(c).Follows().Lost() {
+			lost = append(lost, v.Node)
+		}
+		if !slices.Equal(lost, []string{"a", "b"}) {
+			l.Errorf("c has to fence %q, want a and b", lost)
+		}
+	})
+}
+
 func TestAThousandServicesHangOnOnePulse(t *testing.T) {
 	const services = 1000
 	story(t, func(l *lab) {
