@@ -358,6 +358,9 @@ func (p *fenceSwitch) open() (err error) {
 }
 
 func (p *fenceSwitch) close() error {
+	if p.listen == nil {
+		return nil
+	}
 	p.stop()
 	return errors.Join(p.listen.Close(), p.serving.Wait())
 }
@@ -393,6 +396,9 @@ func (p *fenceSwitch) serve(ctx context.Context, conn net.Conn) {
 }
 
 func (p *fenceSwitch) obey(ctx context.Context, words []string) string {
+	if len(words) == 1 && words[0] == "monitor" {
+		return "ok"
+	}
 	if len(words) != 2 || p.lab.host(words[1]) == nil {
 		return "no such plug"
 	}

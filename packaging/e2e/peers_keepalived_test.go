@@ -34,26 +34,26 @@ func keepalived() *peer {
 		repair: restartKeepalived,
 		faults: append([]peerFault{
 			{
-				name: "planned: systemctl stop", hold: 2 * time.Second,
+				name: "switchover", hold: 2 * time.Second,
 				do:   func(s *peerScene, h *host) { s.on(h, "systemctl", "stop", "keepalived.service") },
 				undo: func(s *peerScene, h *host) { s.on(h, "systemctl", "start", "keepalived.service") },
 			},
 			{
-				name: "SIGKILL of the main process", hold: 6 * time.Second,
+				name: "main process killed", hold: 6 * time.Second,
 				do: func(s *peerScene, h *host) {
 					s.on(h, "kill", "-KILL", s.on(h, "systemctl", "show", "-P", "MainPID", "keepalived.service"))
 				},
 				undo: func(s *peerScene, h *host) { s.on(h, "systemctl", "restart", "keepalived.service") },
 			},
 			{
-				name: "SIGKILL of all its processes", hold: 10 * time.Second,
+				name: "all processes killed", hold: 10 * time.Second,
 				do:   func(s *peerScene, h *host) { s.signal(h, "KILL", "keepalived") },
 				undo: func(s *peerScene, h *host) { s.on(h, "systemctl", "restart", "keepalived.service") },
 			},
 			{
-				name: "SIGSTOP of all its processes", hold: 10 * time.Second,
+				name: "all processes stopped", hold: 10 * time.Second,
 				do:   func(s *peerScene, h *host) { s.signal(h, "STOP", "keepalived") },
-				undo: func(s *peerScene, h *host) { s.signal(h, "CONT", "keepalived") },
+				undo: func(s *peerScene, h *host) { s.letGoOn(h, "keepalived") },
 			},
 		}, hostFaults()...),
 	}

@@ -1,18 +1,12 @@
 package e2e
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"strings"
-	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 )
 
 // pacemaker is a cluster without a fence device, as it is often run, against
@@ -26,13 +20,12 @@ func pacemaker() *peer {
 // fencedPacemaker is one that turns hosts off, by the lab's power switch.
 func fencedPacemaker() *peer {
 	return newPacemaker("Pacemaker, fencing", 6, netip.AddrFrom4([4]byte{192, 0, 2, 50}), func(s *peerScene) {
-		port, err := s.off.open(s.lab)
-		s.must(err)
+		s.must(s.power.open())
 		names := make([]string, 0, size)
 		for _, h := range s.hosts {
 			names = append(names, h.name)
 		}
-		text, err := fill("power.xml", map[string]any{"Addr": clientAddr(), "Port": port, "Hosts": strings.Join(names, " ")})
+		text, err := fill("power.xml", map[string]any{"Addr": clientAddr(), "Port": switchPort, "Password": switchPassword, "Hosts": strings.Join(names, " ")})
 		s.must(err)
 		s.on(s.hosts[0], "cibadmin", "--create", "--scope", "resources", "--xml-text", text)
 		// What it turned off an operator turns on again.
@@ -56,12 +49,11 @@ func newPacemaker(name string, first int, addr netip.Addr, fencing func(s *peerS
 				nodes = append(nodes, node{g.name, 1 + i, g.addr})
 			}
 			conf, err := fill("corosync.conf", nodes)
-			agent, err2 := peerFiles.ReadFile("testdata/peers/fence_lab")
-			return errors.Join(err, err2, h.write("/etc/corosync/corosync.conf", conf), h.write("/usr/sbin/fence_lab", string(agent)))
+			return errors.Join(err, h.write("/etc/corosync/corosync.conf", conf), h.write("/usr/sbin/fence_switch", fenceAgent))
 		},
 		form: func(s *peerScene) {
 			for _, h := range s.hosts {
-				s.on(h, "chmod", "755", "/usr/sbin/fence_lab")
+				s.on(h, "chmod", "755", "/usr/sbin/fence_switch")
 			}
 			if !s.until(time.Minute, func() bool { return allOnline(s) == nil }) {
 				s.tellPeer()
@@ -78,49 +70,37 @@ func newPacemaker(name string, first int, addr netip.Addr, fencing func(s *peerS
 		repair:   repairPacemaker,
 		faults: append([]peerFault{
 			{
-				name: "planned: crm_resource --move", hold: 5 * time.Second,
+				name: "switchover", hold: 5 * time.Second,
 				do: func(s *peerScene, h *host) {
 					s.on(h, "crm_resource", "--resource", "address", "--move", "--node", s.others(h)[0].name)
 				},
 				undo: func(s *peerScene, h *host) { s.on(h, "crm_resource", "--resource", "address", "--clear") },
 			},
 			{
-				name: "SIGKILL of pacemakerd", hold: 8 * time.Second,
+				name: "pacemakerd killed", hold: 8 * time.Second,
 				do: func(s *peerScene, h *host) { s.signal(h, "KILL", "pacemakerd") },
 			},
 			{
-				name: "SIGKILL of corosync", hold: 15 * time.Second,
+				name: "corosync killed", hold: 15 * time.Second,
 				do:   func(s *peerScene, h *host) { s.signal(h, "KILL", "corosync") },
-				undo: unlessOff(startPacemaker),
+				undo: startPacemaker,
 			},
 			{
-				name: "SIGSTOP of corosync", hold: 10 * time.Second,
+				name: "corosync stopped", hold: 10 * time.Second,
 				do:   func(s *peerScene, h *host) { s.signal(h, "STOP", "corosync") },
-				undo: unlessOff(func(s *peerScene, h *host) { s.signal(h, "CONT", "corosync") }),
+				undo: func(s *peerScene, h *host) { s.letGoOn(h, "corosync") },
 			},
 			{
-				name: "SIGSTOP of pacemaker-controld", hold: 10 * time.Second,
-				do: func(s *peerScene, h *host) { s.signal(h, "STOP", "pacemaker-controld") },
-				undo: unlessOff(func(s *peerScene, h *host) {
-					// It may have been killed and started meanwhile.
-					_, _ = h.run(s.ctx, "sh", "-c", "kill -CONT $(pidof pacemaker-controld)")
-				}),
+				name: "pacemaker-controld stopped", hold: 10 * time.Second,
+				do:   func(s *peerScene, h *host) { s.signal(h, "STOP", "pacemaker-controld") },
+				undo: func(s *peerScene, h *host) { s.letGoOn(h, "pacemaker-controld") },
 			},
 		}, hostFaults()...),
 	}
 }
 
-// unlessOff undoes a fault of a host that has not been turned off.
-func unlessOff(undo func(s *peerScene, h *host)) func(s *peerScene, h *host) {
-	return func(s *peerScene, h *host) {
-		if h.isOn() {
-			undo(s, h)
-		}
-	}
-}
-
 // allOnline reports what is missing until all hosts are members of one cluster
-// and nothing is left to do.
+// that has a quorum.
 func allOnline(s *peerScene) error {
 	for _, h := range s.hosts {
 		if !h.isOn() {
@@ -130,8 +110,9 @@ func allOnline(s *peerScene) error {
 		if err != nil {
 			return err
 		}
+		_, online, _ := strings.Cut(out, "Online:")
 		for _, o := range s.hosts {
-			if !strings.Contains(out, "Online:") || !strings.Contains(strings.SplitN(out, "Online:", 2)[1], " "+o.name+" ") {
+			if !strings.Contains(online, " "+o.name+" ") {
 				return fmt.Errorf("%s is not online for %s: %s", o.name, h.name, out)
 			}
 		}
@@ -142,10 +123,12 @@ func allOnline(s *peerScene) error {
 	return nil
 }
 
-// startPacemaker starts what an operator finds failed, and what needs it.
+// startPacemaker starts what an operator finds failed, and what needs it, on a
+// host that has not been turned off.
 func startPacemaker(s *peerScene, h *host) {
-	s.Helper()
-	s.on(h, "sh", "-c", "systemctl is-active corosync && systemctl is-active pacemaker || timeout 60 systemctl restart corosync pacemaker")
+	if h.isOn() {
+		_, _ = h.run(s.ctx, "sh", "-c", "systemctl is-active corosync && systemctl is-active pacemaker || timeout 60 systemctl restart corosync pacemaker")
+	}
 }
 
 // repairPacemaker turns on what is off, starts what does not run, and has
@@ -154,7 +137,7 @@ func repairPacemaker(s *peerScene) {
 	s.Helper()
 	for _, h := range s.hosts {
 		if !h.isOn() {
-			s.must(s.off.boot(s.ctx, s.lab, h))
+			s.turn(h, true)
 			continue
 		}
 		startPacemaker(s, h)
@@ -166,91 +149,4 @@ func repairPacemaker(s *peerScene) {
 			return
 		}
 	}
-}
-
-// A powerSwitch turns hosts off for those that ask it, over TCP. Its zero value
-// is one that nobody can ask.
-type powerSwitch struct {
-	mu      sync.Mutex // held while a host is turned off or on
-	listen  net.Listener
-	serving errgroup.Group
-	stop    context.CancelFunc
-}
-
-// open begins to listen and returns the port.
-func (p *powerSwitch) open(l *lab) (port uint16, err error) {
-	p.listen, err = net.Listen("tcp4", netip.AddrPortFrom(clientAddr(), 0).String())
-	if err != nil {
-		return 0, err
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	p.stop = stop
-	p.serving.Go(func() error {
-		for {
-			conn, err := p.listen.Accept()
-			if ctx.Err() != nil {
-				return nil
-			}
-			if err != nil {
-				return fmt.Errorf("power switch: %w", err)
-			}
-			p.serving.Go(func() error {
-				defer conn.Close()
-				defer context.AfterFunc(ctx, func() { conn.Close() })()
-				_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
-				line, err := bufio.NewReader(conn).ReadString('\n')
-				if err == nil {
-					fmt.Fprintln(conn, p.obey(l, strings.Fields(line)))
-				}
-				return nil // one who goes away is no error
-			})
-		}
-	})
-	return netip.MustParseAddrPort(p.listen.Addr().String()).Port(), nil
-}
-
-// obey does what is asked for and returns the answer.
-func (p *powerSwitch) obey(l *lab, words []string) string {
-	if len(words) == 1 && words[0] == "monitor" {
-		return "ok"
-	}
-	if len(words) != 2 || l.host(words[1]) == nil {
-		return "no such host"
-	}
-	h := l.host(words[1])
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch words[0] {
-	case "status":
-		return map[bool]string{true: "on", false: "off"}[h.isOn()]
-	case "off":
-		if h.isOn() {
-			if err := unix.Kill(h.init, unix.SIGKILL); err != nil {
-				return err.Error()
-			}
-			<-h.off
-		}
-		return "ok"
-	default:
-		return "no such command"
-	}
-}
-
-// boot turns a host on while nobody turns it off.
-func (p *powerSwitch) boot(ctx context.Context, l *lab, h *host) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err := h.awaitOff(ctx); err != nil {
-		return err
-	}
-	return l.boot(ctx, h)
-}
-
-// close stops listening.
-func (p *powerSwitch) close() error {
-	if p.listen == nil {
-		return nil
-	}
-	p.stop()
-	return errors.Join(p.listen.Close(), p.serving.Wait())
 }

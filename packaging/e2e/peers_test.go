@@ -57,7 +57,7 @@ type peerFault struct {
 // peers are all that are compared.
 func peers() []*peer { return []*peer{keepalived(), pacemaker(), fencedPacemaker()} }
 
-// peersRelease is the one that they are compared on.
+// release is the one that they are compared on, with what the peer needs.
 func (p *peer) release() release { return release{suite: "bookworm", systemd: "252", more: p.packages} }
 
 // preparePeers makes what their hosts need, and nothing of deputy.
@@ -131,9 +131,9 @@ func TestPeers(t *testing.T) {
 type peerScene struct {
 	*testing.T
 	*lab
-	peer *peer
-	ctx  context.Context
-	off  powerSwitch
+	peer  *peer
+	ctx   context.Context
+	power *fenceSwitch // in whose hands the hosts are
 }
 
 // with plays for another test.
@@ -155,6 +155,7 @@ const peerRunFor = 4 * time.Minute
 func (s *peerScene) open(f *figures) (err error) {
 	dir, r := os.Getenv(insideEnv), s.peer.release()
 	s.lab = &lab{release: r, dir: dir, figures: f}
+	s.power = &fenceSwitch{lab: s.lab}
 	s.probe, err = prober.New(bridgeName, clientAddr(), probeEvery)
 	if err != nil {
 		return err
@@ -185,7 +186,7 @@ func (s *peerScene) open(f *figures) (err error) {
 func (s *peerScene) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	err := errors.Join(s.off.close(), s.each(func(h *host) error { return errors.Join(h.lose(ctx), h.wipe()) }))
+	err := errors.Join(s.power.close(), s.each(func(h *host) error { return errors.Join(h.lose(ctx), h.wipe()) }))
 	if s.stop != nil {
 		s.stop()
 		err = errors.Join(err, s.probing.Wait(), s.probe.Close())
@@ -228,6 +229,9 @@ func (s *peerScene) until(atMost time.Duration, ok func() bool) bool {
 	return true
 }
 
+// rest lets time pass.
+func (s *peerScene) rest(d time.Duration) { s.until(d, func() bool { return false }) }
+
 // mends is how long a peer has to become as it was without an operator.
 const mends = 15 * time.Second
 
@@ -267,65 +271,76 @@ func (s *peerScene) suffer(f peerFault) {
 	from := s.settled()
 	began := now()
 	f.do(s, from)
-	s.until(max(f.hold-(now()-began), 0), func() bool { return false })
+	s.rest(f.hold - (now() - began))
 	answered := s.until(time.Minute, func() bool {
 		return !slices.ContainsFunc(s.services, func(w *watched) bool {
 			_, ago := w.Answering()
 			return ago > 100*time.Millisecond
 		})
 	})
-	// Answers that a host gives late are none of the time before.
-	silent, moved, two := map[*watched]time.Duration{}, map[*watched]bool{}, map[*watched]bool{}
+	// Now, since what a host that was frozen answers late was not answered then.
+	all := make([]heard, 0, len(s.services))
 	for _, w := range s.services {
-		silent[w], _ = w.Outage(began)
+		silent, _ := w.Outage(began)
 		who, _ := w.Answering()
-		moved[w], two[w] = who != from.name, len(s.holders(w)) > 1
+		all = append(all, heard{watched: w, silent: silent, moved: who != from.name, two: len(s.holders(w)) > 1})
 	}
-	mended := now()
+	since := began
+	if f.mute {
+		since = now()
+	}
 	if f.undo != nil {
 		f.undo(s, from)
 	}
 	for _, h := range s.hosts {
-		if !h.isOn() {
-			s.must(s.off.boot(s.ctx, s.lab, h))
+		if !h.isOn() { // whoever turned it off
+			s.turn(h, true)
 		}
 	}
-	itself := s.until(mends, func() bool {
+	mended := s.until(mends, func() bool {
 		return !slices.ContainsFunc(s.services, func(w *watched) bool { return len(s.holders(w)) != 1 })
 	})
-	// What was on its way has arrived, be it a second later.
-	s.until(time.Second, func() bool { return false })
-	since := began
-	if f.mute {
-		since = mended
-	}
-	for _, w := range s.services {
-		what := w.name + ", " + f.name
-		if answered {
-			s.figures.add(s.peer.name, what+": nobody answers for", silent[w])
-		} else {
-			s.figures.note(s.peer.name, what+": nobody answers", "for more than a minute")
-		}
-		s.figures.add(s.peer.name, what+": two at once for", together(w.Overlaps(since)))
-		text := "stays"
-		if moved[w] {
-			text = "moves"
-		}
-		if two[w] {
-			text += ", two until it is mended"
-		}
-		if !itself {
-			text += ", not mended without an operator"
-		}
-		s.figures.note(s.peer.name, what+": the role", text)
-		s.Logf("%s: %s, nobody for %s, two for %s", what, text, ms(silent[w]), ms(together(w.Overlaps(since))))
+	s.rest(time.Second) // what was on its way has arrived
+	for _, h := range all {
+		s.note(f, h, answered, mended, since)
 	}
 	if os.Getenv("DEPUTY_E2E_TELL") != "" {
 		s.tellPeer()
 	}
-	if !itself {
+	if !mended {
 		s.peer.repair(s)
 	}
+}
+
+// heard is what was heard of an address until a fault was undone.
+type heard struct {
+	*watched
+	silent     time.Duration
+	moved, two bool // to another host; two hosts answer in the end
+}
+
+// note notes what was heard, and how long two answered since an instant.
+func (s *peerScene) note(f peerFault, h heard, answered, mended bool, since prober.Instant) {
+	s.Helper()
+	what, two := h.name+", "+f.name, together(h.Overlaps(since))
+	if answered {
+		s.figures.add(s.peer.name, what+silent, h.silent)
+	} else {
+		s.figures.note(s.peer.name, what+": nobody answers", "for more than a minute")
+	}
+	s.figures.add(s.peer.name, what+": two answer at once for", two)
+	role := "stays"
+	if h.moved {
+		role = "moves"
+	}
+	if h.two {
+		role += ", two until it is mended"
+	}
+	if !mended {
+		role += ", an operator has to put it right"
+	}
+	s.figures.note(s.peer.name, what+": the role", role)
+	s.Logf("%s: %s, nobody for %s, two for %s", what, role, ms(h.silent), ms(two))
 }
 
 // together is how long two acted in all.
@@ -376,6 +391,24 @@ func (s *peerScene) must(err error) {
 	}
 }
 
+// turn turns a host on or off, while the switch does not.
+func (s *peerScene) turn(h *host, on bool) {
+	s.Helper()
+	s.power.mu.Lock()
+	defer s.power.mu.Unlock()
+	if !on {
+		s.must(h.lose(s.ctx))
+		return
+	}
+	s.must(errors.Join(h.awaitOff(s.ctx), s.boot(s.ctx, h)))
+}
+
+// letGoOn undoes a SIGSTOP, unless who was stopped is gone by now: by its
+// supervisor, or with its host.
+func (s *peerScene) letGoOn(h *host, program string) {
+	_, _ = h.run(s.ctx, "sh", "-c", `kill -CONT $(pidof "$1")`, "sh", program)
+}
+
 // signal sends a signal to all processes of a program.
 func (s *peerScene) signal(h *host, sig, program string) {
 	s.Helper()
@@ -408,14 +441,14 @@ func hostFaults() []peerFault {
 		},
 		{
 			name: "power loss", hold: time.Second,
-			do: func(s *peerScene, h *host) { s.must(h.lose(s.ctx)) },
+			do: func(s *peerScene, h *host) { s.turn(h, false) },
 		},
 		{
 			name: "partition", hold: hold, undo: mend,
 			do: func(s *peerScene, h *host) { s.must(s.cutOff(s.ctx, h, cut{hosts: true})) },
 		},
 		{
-			name: "not heard by the others", hold: hold, undo: mend,
+			name: "partition one way, towards the others", hold: hold, undo: mend,
 			do: func(s *peerScene, h *host) {
 				s.must(s.nft(s.ctx, fmt.Sprintf("add table bridge cut-%s\nadd chain bridge cut-%[1]s forward { type filter hook forward priority 0; }\nadd rule bridge cut-%[1]s forward iifname vb-%[1]s drop\n", h.name)))
 			},
