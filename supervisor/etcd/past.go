@@ -99,9 +99,11 @@ func (p *past) expect(name string) {
 func (p *past) belongs(end string, cluster uint64) (news bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	news = p.belong[end] != cluster
+	if cluster == 0 || p.belong[end] == cluster {
+		return false // some proxies do not tell
+	}
 	p.belong[end] = cluster
-	return news
+	return true
 }
 
 // admit returns an error for an answer of another cluster than the one that is
@@ -110,6 +112,9 @@ func (p *past) belongs(end string, cluster uint64) (news bool) {
 func (p *past) admit(end string, cluster uint64) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if cluster == 0 {
+		return nil
+	}
 	p.belong[end] = cluster
 	if p.cluster == 0 || cluster == p.cluster || 2*p.of(cluster) > p.ends {
 		return nil
