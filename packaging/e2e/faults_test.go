@@ -65,6 +65,7 @@ func faults() []fault {
 		{nemesis.Fault{Name: "partition with units that do not stop", Victims: primary, Hold: long}, moves, both(
 			hitHang, hitCut(cut{toEtcd: true, fromEtcd: true}))},
 		{nemesis.Fault{Name: "host frozen", Victims: on, Hold: long, Often: 2}, moves, hitFreeze},
+		{nemesis.Fault{Name: "host frozen with all that it runs", Victims: on, Hold: long}, moves, hitFreezeAll},
 		{nemesis.Fault{Name: "power loss", Victims: on, Hold: long, Often: 2}, moves, hitPower},
 		{nemesis.Fault{Name: "reboot", Victims: on, Hold: short}, moves, hitReboot},
 		{nemesis.Fault{Name: "partition", Victims: on, Hold: long, Often: 2}, moves, hitCut(cut{toEtcd: true, fromEtcd: true, hosts: true})},
@@ -87,7 +88,7 @@ func faults() []fault {
 // fault. Where the first process of a host is frozen along with all of deputy
 // only the kernel is left, and nothing of the parser is guarded by it.
 func reaches(fault string, w *watched) bool {
-	return fault != "host frozen" || w.name != "parser"
+	return !strings.HasPrefix(fault, "host frozen") || w.name != "parser"
 }
 
 // Processes of services, as a host's shell finds them.
@@ -167,6 +168,10 @@ func hitGoneForGood(ctx context.Context, l *lab, h *host, b nemesis.Blow) (mend,
 
 func hitFreeze(_ context.Context, _ *lab, h *host, _ nemesis.Blow) (mend, error) {
 	return func(context.Context) error { return h.freeze(false) }, h.freeze(true)
+}
+
+func hitFreezeAll(_ context.Context, _ *lab, h *host, _ nemesis.Blow) (mend, error) {
+	return func(context.Context) error { return freezeAll(h, false) }, freezeAll(h, true)
 }
 
 func hitPower(ctx context.Context, l *lab, h *host, _ nemesis.Blow) (mend, error) {

@@ -10,12 +10,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"strconv"
 	"syscall"
-
-	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/deputy-ha/deputy/packaging/e2e/prober"
 )
@@ -41,8 +40,15 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	return prober.Answer(ctx, node, uint16(port), func() {
-		// Without systemd nobody waits for it.
-		_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
-	})
+	return prober.Answer(ctx, node, uint16(port), ready)
+}
+
+// ready tells systemd, where that waits for it.
+func ready() {
+	conn, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
+	if err != nil {
+		return
+	}
+	_, _ = conn.Write([]byte("READY=1"))
+	_ = conn.Close()
 }
