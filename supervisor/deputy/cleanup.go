@@ -159,8 +159,9 @@ const (
 )
 
 // judge decides what to do, and says why, about what was noted; damaged is why
-// that cannot be relied on.
-func (c *cleaner) judge(note supervisor.Note, damaged error, ttl time.Duration, now sdk.Instant) (verdict, string) {
+// that cannot be relied on. Where it is abandoned no supervisor lives that could
+// still see to it.
+func (c *cleaner) judge(note supervisor.Note, damaged error, ttl time.Duration, now sdk.Instant, abandoned bool) (verdict, string) {
 	timing := supervisor.NewTiming(ttl)
 	t := note.Tenure
 	switch {
@@ -175,7 +176,7 @@ func (c *cleaner) judge(note supervisor.Note, damaged error, ttl time.Duration, 
 	}
 	lost, trigger := t.Until.Add(timing.Lost-timing.Until), t.Until.Add(timing.Trigger-timing.Until)
 	switch {
-	case c.behind && now < trigger:
+	case c.behind && now < trigger && (now < lost || !abandoned):
 		return leave, fmt.Sprintf("the lease holds for another %s, and its supervisor sees to it", trigger.Sub(now).Round(time.Millisecond))
 	case !c.behind && !c.alone && now < lost:
 		return leave, fmt.Sprintf("the next supervisor can take it over within %s", lost.Sub(now).Round(time.Millisecond))
@@ -192,7 +193,7 @@ func (c *cleaner) ttl() time.Duration {
 
 func (c *cleaner) run(ctx context.Context) error {
 	note, damaged := c.sight.Note()
-	v, why := c.judge(note, damaged, c.ttl(), c.clock.Now())
+	v, why := c.judge(note, damaged, c.ttl(), c.clock.Now(), isAbandoned(c.sight))
 	if v == nothing {
 		return nil
 	}
@@ -218,7 +219,7 @@ func (c *cleaner) run(ctx context.Context) error {
 func (c *cleaner) settle(ctx context.Context, dir *rundir.Dir) (*supervisor.Tenure, error) {
 	// Whoever held it may have seen to it by now.
 	note, damaged := dir.Load()
-	v, why := c.judge(note, damaged, c.ttl(), c.clock.Now())
+	v, why := c.judge(note, damaged, c.ttl(), c.clock.Now(), true)
 	term := note.Last.Term
 	if note.Tenure != nil {
 		term = max(term, note.Tenure.Term)
@@ -260,7 +261,7 @@ func (c *cleaner) hold(ctx context.Context) (*rundir.Dir, error) {
 			return nil, nil //nolint:nilnil // there is nothing to do
 		default:
 			note, damaged := c.sight.Note()
-			if v, _ := c.judge(note, damaged, c.ttl(), c.clock.Now()); v != demote {
+			if v, _ := c.judge(note, damaged, c.ttl(), c.clock.Now(), false); v != demote {
 				return nil, nil //nolint:nilnil // it has seen to it by itself
 			}
 			c.end(pid)

@@ -21,6 +21,7 @@ func TestCleanupObeysWhatWasNoted(t *testing.T) {
 		note          supervisor.Note
 		damaged       error
 		behind, alone bool
+		abandoned     bool
 		now           float64 // in T after s
 		want          verdict
 	}{
@@ -41,12 +42,14 @@ func TestCleanupObeysWhatWasNoted(t *testing.T) {
 		{name: "demoted, not resigned, nobody comes", note: held("now"), alone: true, now: 0.1, want: giveBack},
 
 		{name: "behind, before its time", note: held("now", "vip"), behind: true, now: 0.89, want: leave},
+		{name: "behind one that is dead, before its time", note: held("now", "vip"), behind: true, abandoned: true, now: 0.74, want: leave},
+		{name: "behind one that is dead, in time", note: held("now", "vip"), behind: true, abandoned: true, now: 0.76, want: demote},
 		{name: "behind, in time", note: held("now", "vip"), behind: true, now: 0.91, want: demote},
 		{name: "behind, demoted, not resigned", note: held("now"), behind: true, now: 0.91, want: giveBack},
 		{name: "behind, demoted, lost", note: supervisor.Note{Role: sdk.RoleStandby}, behind: true, now: 0.91, want: nothing},
 	} {
 		cleaner := &cleaner{boot: "now", behind: c.behind, alone: c.alone}
-		if got, why := cleaner.judge(c.note, c.damaged, ttl, at(c.now)); got != c.want || why == "" {
+		if got, why := cleaner.judge(c.note, c.damaged, ttl, at(c.now), c.abandoned); got != c.want || why == "" {
 			t.Errorf("%s: got %s (%s), want %s", c.name, got, why, c.want)
 		}
 	}

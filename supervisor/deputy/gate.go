@@ -35,7 +35,9 @@ func (a *app) gateCommand() *cobra.Command {
 }
 
 // gate is READY once it has seen that the lease holds. It ends with ctx, or at
-// s + 0.9 T of a lease that is not renewed, and then demotes what is primary.
+// s + 0.9 T of a lease that is not renewed, and then demotes what is primary. It
+// does so at s + 0.75 T where no supervisor lives that could: from then on the
+// next one must not take the lease over any more.
 func (a *app) gate(ctx context.Context, service string) error {
 	clock, err := boottime.New()
 	if err != nil {
@@ -115,17 +117,30 @@ func (g gate) live(ctx context.Context, ready func()) error {
 	}
 }
 
-// look returns s + 0.9 T, or zero when no lease is held; and when to look again,
-// which is sooner: a lease may be given back before its time.
+// look returns when to end if nothing is renewed, or zero when no lease is held;
+// and when to look again, which is sooner: a lease may be given back before its
+// time, and a supervisor may die or be there again.
 func (g gate) look() (end, again sdk.Instant) {
 	until := g.sight.Until()
 	if until == 0 {
 		return 0, 0
 	}
 	t := supervisor.NewTiming(g.ttl())
-	end = until.Add(t.Trigger - t.Until)
-	return end, min(end, g.clock.Now().Add(t.Renew))
+	lost := until.Add(t.Lost - t.Until)
+	end = lost
+	if !isAbandoned(g.sight) {
+		end = until.Add(t.Trigger - t.Until)
+	}
+	now := g.clock.Now()
+	again = min(end, now.Add(t.Renew))
+	if now < lost {
+		again = min(again, lost)
+	}
+	return end, again
 }
+
+// isAbandoned reports whether whoever held a run directory last is dead.
+func isAbandoned(s rundir.Sight) bool { return command(s.Holder()) == "" }
 
 // ttl is that of the definition in force.
 func (g gate) ttl() time.Duration {
