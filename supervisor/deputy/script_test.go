@@ -19,9 +19,6 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
 
 	"github.com/deputy-ha/deputy/sdk/sdktest"
 	"github.com/deputy-ha/deputy/supervisor"
@@ -175,9 +172,6 @@ func ownEtcd(ts *testscript.TestScript, neg bool, args []string) {
 		return
 	}
 	c := *etcd
-	cli, err := clientv3.New(clientv3.Config{Endpoints: c.Endpoints(), Logger: zap.NewNop()})
-	ts.Check(err)
-	defer cli.Close()
 	switch args[0] {
 	case "lose":
 		c.Member(1).Kill()
@@ -188,23 +182,9 @@ func ownEtcd(ts *testscript.TestScript, neg bool, args []string) {
 		go func() { back <- c.Member(2).Restart(ctx) }()
 		ts.Check(errors.Join(<-back, <-back))
 	case "fill":
-		for err == nil {
-			_, err = cli.Put(ctx, "/big", strings.Repeat("x", 1<<20))
-		}
-		if !errors.Is(err, rpctypes.ErrNoSpace) {
-			ts.Fatalf("fill etcd: %v", err)
-		}
+		ts.Check(c.Fill(ctx))
 	case "mend":
-		now, err := cli.Get(ctx, "/big")
-		ts.Check(err)
-		_, err = cli.Compact(ctx, now.Header.Revision, clientv3.WithCompactPhysical())
-		ts.Check(err)
-		for _, end := range c.Endpoints() {
-			_, err = cli.Defragment(ctx, end)
-			ts.Check(err)
-		}
-		_, err = cli.AlarmDisarm(ctx, &clientv3.AlarmMember{})
-		ts.Check(err)
+		ts.Check(c.Mend(ctx))
 	default:
 		ts.Fatalf("etcd %s: no such case", args[0])
 	}
