@@ -435,7 +435,7 @@ func hostFaults() []peerFault {
 	mend := func(s *peerScene, h *host) { s.must(s.mend(s.ctx, h)) }
 	return []peerFault{
 		{
-			name: "host frozen", hold: hold, mute: true,
+			name: "host frozen with all that it runs", hold: hold, mute: true,
 			do:   func(s *peerScene, h *host) { s.must(freezeAll(h, true)) },
 			undo: func(s *peerScene, h *host) { s.must(freezeAll(h, false)) },
 		},
