@@ -32,22 +32,26 @@ func TestCheck(t *testing.T) {
 		{
 			"a switchover",
 			[]prober.Span{acts("a", 0, 2), acts("b", 2.03, 5)},
-			[]Record{took(0, 1, "a"), gave(2.01), took(2.02, 2, "b")}, nil,
+			[]Record{took(0, 1, "a"), gave(2.01), took(2.02, 2, "b")},
+			nil,
 		},
 		{
 			"a loss",
 			[]prober.Span{acts("a", 0, 2), acts("b", 5.1, 8)},
-			[]Record{took(0, 1, "a"), took(5, 2, "b")}, nil,
+			[]Record{took(0, 1, "a"), took(5, 2, "b")},
+			nil,
 		},
 		{
 			"a role given up and taken again by the same node",
 			[]prober.Span{acts("a", 0, 9)},
-			[]Record{took(0, 1, "a"), gave(2), took(2.05, 2, "a")}, nil,
+			[]Record{took(0, 1, "a"), gave(2), took(2.05, 2, "a")},
+			nil,
 		},
 		{
 			"a record that was seen late",
 			[]prober.Span{acts("a", 0, 2), acts("b", 2.03, 5)},
-			[]Record{took(0, 1, "a"), gave(2.05), took(2.09, 2, "b")}, nil,
+			[]Record{took(0, 1, "a"), gave(2.05), took(2.09, 2, "b")},
+			nil,
 		},
 		{
 			"two at once",
@@ -94,7 +98,8 @@ func TestCheck(t *testing.T) {
 		{
 			"an answer on its way when the role was given up",
 			[]prober.Span{{Node: "a", Start: seconds(2.2), End: seconds(2)}},
-			[]Record{took(0, 1, "a"), gave(2.1)}, nil,
+			[]Record{took(0, 1, "a"), gave(2.1)},
+			nil,
 		},
 		{
 			"nobody though somebody could",

@@ -15,6 +15,10 @@ type Instant = time.Duration
 // acted all the time in between.
 const together = 25 * time.Millisecond
 
+// patience is how long a client waits for an answer. A host that was frozen gives
+// those that it owes when it goes on.
+const patience = time.Second
+
 // A question has its number in a track for ever.
 type question struct {
 	asked, told Instant // told is zero for as long as there is no answer
@@ -100,7 +104,7 @@ func (o Outage) String() string {
 func outages(t []question, from Instant) (found []Outage) {
 	last, lost := -1, 0
 	for i, q := range t {
-		if q.told == 0 {
+		if q.told == 0 || q.told-q.asked > patience {
 			lost++
 			continue
 		}
@@ -137,6 +141,10 @@ func spans(tracks [][]question, from Instant) (all []Span) {
 		open := make(map[string]int) // a node's newest span, in all
 		for _, q := range t {
 			if q.told == 0 || q.asked < from {
+				continue
+			}
+			if q.told-q.asked > together { // some time in between, and no longer
+				all = append(all, Span{q.by, q.told, q.asked})
 				continue
 			}
 			i, ok := open[q.by]

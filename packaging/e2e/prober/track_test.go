@@ -101,3 +101,18 @@ func TestForgottenQuestionsKeepTheirNumbers(t *testing.T) {
 		t.Errorf("%d questions are left, want 7", len(all.asked))
 	}
 }
+
+// A host that was frozen answers what it was asked meanwhile when it goes on: not
+// all the time since then.
+func TestAnswersThatComeLate(t *testing.T) {
+	asked := answered("aaaaaaaaaa")
+	for i := range asked[4:] {
+		asked[4+i].told = 10 * time.Second
+	}
+	if got := spans([][]question{asked}, 0); got[0].End != 8*time.Millisecond || !got[len(got)-1].IsGlimpse() {
+		t.Errorf("got %v, want one that ends with the last that was answered at once", got)
+	}
+	if got := outages(append(asked, question{asked: 11 * time.Second, told: 11 * time.Second, by: "b"}), 0); len(got) != 1 || got[0].Lost != 6 {
+		t.Errorf("got %v, want one in which 6 are lost", got)
+	}
+}
