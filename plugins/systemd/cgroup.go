@@ -22,15 +22,7 @@ func processes(mounted, group string) ([]string, error) {
 	if group == "" || group == "/" {
 		return nil, nil
 	}
-	top := filepath.Join(mounted, group)
-	if _, err := os.Stat(filepath.Join(mounted, "cgroup.procs")); err != nil {
-		for _, other := range []string{"unified", "systemd"} {
-			if _, err := os.Stat(filepath.Join(mounted, other, "cgroup.procs")); err == nil {
-				top = filepath.Join(mounted, other, group)
-				break
-			}
-		}
-	}
+	top := filepath.Join(tree(mounted), group)
 	var all []string
 	err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() {
@@ -50,6 +42,16 @@ func processes(mounted, group string) ([]string, error) {
 		return nil, fmt.Errorf("read the processes of %s: %w", group, err)
 	}
 	return all, nil
+}
+
+// tree is where systemd's own groups begin.
+func tree(mounted string) string {
+	for _, at := range []string{"", "unified", "systemd"} {
+		if _, err := os.Stat(filepath.Join(mounted, at, "cgroup.procs")); err == nil {
+			return filepath.Join(mounted, at)
+		}
+	}
+	return mounted
 }
 
 // groupOf is the control group of a unit for which systemd does not tell one:

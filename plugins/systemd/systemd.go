@@ -281,7 +281,7 @@ func notHere(units []string) string {
 func (s *systemd) patience(t *sdk.Transition) time.Time {
 	now := time.Now()
 	switch {
-	case t.Mode == sdk.Forced && s.Forced == "kill":
+	case t.Mode == sdk.Forced && (s.Forced == "kill" || t.LeaseUntil <= sdk.Now()): // nothing protects what still runs
 		return now
 	case t.Mode == sdk.Forced:
 		return now.Add(t.Timeout / 2)
@@ -313,6 +313,11 @@ func (s *systemd) stopAtOnce(ctx context.Context, units []string, kill time.Time
 		err     error
 	}
 	results := make([]result, len(units))
+	killing, enough := context.WithCancelCause(ctx)
+	var kills sync.WaitGroup
+	kills.Go(func() { s.killByHand(killing, units, kill) })
+	defer kills.Wait()
+	defer enough(errors.New("they are stopped"))
 	var all sync.WaitGroup
 	for i, unit := range units {
 		all.Go(func() { results[i].stopped, results[i].err = s.stop(ctx, unit, kill) })
