@@ -138,7 +138,8 @@ func (l *lab) reset(ctx context.Context) error {
 func (l *lab) enable(ctx context.Context, h *host) error {
 	for _, w := range l.services {
 		if _, err := h.run(ctx, "deputy", "enable", w.name); err != nil {
-			return err
+			told, _ := h.run(ctx, "journalctl", "-q", "--no-pager", "-o", "short-precise", "-u", w.unit())
+			return fmt.Errorf("%w\n%s", err, told)
 		}
 	}
 	return nil
