@@ -39,8 +39,9 @@ const (
 	// brokenTTL is too short for the kernel to take addresses away by their
 	// lifetime, which would end what is to be seen (2 s).
 	brokenTTL = 2 * time.Second
-	// lateTTL is for what has to start and to open all plugins before it comes to
-	// the rescue. That takes a second on a machine that is busy with other things.
+	// lateTTL is for a supervisor that has to start and to open all plugins before
+	// it comes to the rescue. That takes a second on a machine that is busy with
+	// other things.
 	lateTTL = 6 * time.Second
 )
 
@@ -57,7 +58,7 @@ func layers() []layer {
 		{mutation: broken.Guard, services: all, ttl: brokenTTL, rule: checker.Overlap},
 		{
 			mutation: broken.Gate, covering: without(broken.Guard, broken.Lifetime),
-			services: all, ttl: lateTTL, rule: checker.Overlap,
+			services: all, ttl: 2 * brokenTTL, rule: checker.Overlap,
 		},
 		{
 			mutation: broken.Watchdog, covering: without(broken.Gate, broken.Guard, broken.Lifetime),

@@ -55,8 +55,8 @@ func Mutations() []Mutation {
 			Fault: "supervisor gone for good",
 			Edits: []Edit{{
 				"supervisor/deputy/gate.go",
-				"end = until.Add(t.Trigger - t.Until)",
-				"end = until.Add(time.Hour)",
+				"return end, again",
+				"return end.Add(time.Hour), now.Add(t.Renew)",
 			}},
 		},
 		{
