@@ -72,7 +72,8 @@ func TestFaults(t *testing.T) {
 		setup
 	}{
 		{"ttl=3s", "bookworm", setup{ttl: 3 * time.Second, queue: true}},
-		{"ttl=1s", "trixie", setup{ttl: time.Second, queue: true, heartbeat: 50 * time.Millisecond, election: 250 * time.Millisecond}},
+		// Too short a ttl for units, which deputy refuses.
+		{"ttl=1s", "trixie", setup{ttl: time.Second, heartbeat: 50 * time.Millisecond, election: 250 * time.Millisecond}},
 	} {
 		t.Run(what.name, func(t *testing.T) {
 			var suites []string
