@@ -50,6 +50,10 @@ const (
 	cleanupTrys = 3
 )
 
+// comingTime is what the next supervisor needs at least before it can take
+// anything over: RestartSec= of deputy@.service, and the start of a process.
+const comingTime = 250 * time.Millisecond
+
 func (a *app) cleanup(ctx context.Context, service string, behind bool) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, cleanupTime, fmt.Errorf("not within %s", cleanupTime))
 	defer cancel()
@@ -178,7 +182,7 @@ func (c *cleaner) judge(note supervisor.Note, damaged error, ttl time.Duration, 
 	switch {
 	case c.behind && now < trigger && (now < lost || !abandoned):
 		return leave, fmt.Sprintf("the lease holds for another %s, and its supervisor sees to it", trigger.Sub(now).Round(time.Millisecond))
-	case !c.behind && !c.alone && now < lost:
+	case !c.behind && !c.alone && now.Add(comingTime) < lost:
 		return leave, fmt.Sprintf("the next supervisor can take it over within %s", lost.Sub(now).Round(time.Millisecond))
 	case len(note.Promoted) == 0:
 		return giveBack, "everything is demoted, and the lease is held"

@@ -32,13 +32,13 @@ func TestCleanupObeysWhatWasNoted(t *testing.T) {
 		{name: "damaged, behind", damaged: errors.New("torn"), behind: true, now: 0, want: demote},
 		{name: "lost before all was demoted", note: supervisor.Note{Role: sdk.RoleFailed, Promoted: []string{"vip"}}, now: 0, want: demote},
 
-		{name: "can be taken over", note: held("now", "vip"), now: 0.74, want: leave},
-		{name: "cannot be taken over", note: held("now", "vip"), now: 0.76, want: demote},
+		{name: "can be taken over", note: held("now", "vip"), now: 0.49, want: leave},
+		{name: "cannot be taken over in time", note: held("now", "vip"), now: 0.51, want: demote},
 		{name: "long ago", note: held("now", "vip"), now: 50, want: demote},
 		{name: "nobody comes", note: held("now", "vip"), alone: true, now: 0.1, want: demote},
 		{name: "of another boot", note: held("before", "vip"), now: 0.1, want: demote},
-		{name: "demoted, can be taken over", note: held("now"), now: 0.74, want: leave},
-		{name: "demoted, not resigned", note: held("now"), now: 0.76, want: giveBack},
+		{name: "demoted, can be taken over", note: held("now"), now: 0.49, want: leave},
+		{name: "demoted, not resigned", note: held("now"), now: 0.51, want: giveBack},
 		{name: "demoted, not resigned, nobody comes", note: held("now"), alone: true, now: 0.1, want: giveBack},
 
 		{name: "behind, before its time", note: held("now", "vip"), behind: true, now: 0.89, want: leave},
