@@ -180,7 +180,12 @@ func hitPower(ctx context.Context, l *lab, h *host, _ nemesis.Blow) (mend, error
 
 func hitReboot(ctx context.Context, l *lab, h *host, _ nemesis.Blow) (mend, error) {
 	_, _ = h.run(ctx, "systemctl", "poweroff") // the connection may end with the host
-	return func(ctx context.Context) error { return l.boot(ctx, h) }, h.awaitOff(ctx)
+	return func(ctx context.Context) error {
+		if h.isOn() {
+			return nil // it was frozen, and has not heard of it
+		}
+		return l.boot(ctx, h)
+	}, h.awaitOff(ctx)
 }
 
 func hitCut(what cut) func(context.Context, *lab, *host, nemesis.Blow) (mend, error) {

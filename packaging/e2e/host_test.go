@@ -254,7 +254,7 @@ func (h *host) awaitOff(ctx context.Context) error {
 		h.nspawn, h.init = nil, 0
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("wait until %s is off: %w", h.name, context.Cause(ctx))
+		return &hostError{fmt.Errorf("wait until %s is off: %w", h.name, context.Cause(ctx))}
 	}
 }
 

@@ -354,6 +354,12 @@ func (s *scene) primaryOf(w *watched) supervisor.Primary {
 	return r.primary
 }
 
+// The bounds of a blow, and of undoing it, which may boot a host.
+const (
+	blowFor = 15 * time.Second
+	mendFor = bootFor + 15*time.Second
+)
+
 // A due is something to do at a time.
 type due struct {
 	at prober.Instant
@@ -377,7 +383,10 @@ func (s *scene) strike(step nemesis.Step) (hit map[string]bool) {
 			} else {
 				hit[h.name] = true
 			}
-			undo, err := faultNamed(b.Fault).hit(s.ctx, s.lab, h, b)
+			// What asks a host that is frozen waits for nothing.
+			ctx, cancel := context.WithTimeout(s.ctx, blowFor)
+			defer cancel()
+			undo, err := faultNamed(b.Fault).hit(ctx, s.lab, h, b)
 			if _, refused := errors.AsType[*hostError](err); err != nil && !refused {
 				s.Errorf("%s: %v", b, err)
 			} else if err != nil {
@@ -390,7 +399,9 @@ func (s *scene) strike(step nemesis.Step) (hit map[string]bool) {
 				if h != nil && !h.isOn() && b.Fault != "power loss" && b.Fault != "reboot" {
 					return // its boot has undone it
 				}
-				if err := undo(s.ctx); err != nil {
+				ctx, cancel := context.WithTimeout(s.ctx, mendFor)
+				defer cancel()
+				if err := undo(ctx); err != nil {
 					s.Logf("undo %s: %v", b, err) // what matters is whether all is well in the end
 				}
 			}})
