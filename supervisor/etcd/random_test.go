@@ -280,6 +280,12 @@ func (l *slowLog) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
+func (l *slowLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
 func (w *world) logf(format string, args ...any) {
 	fmt.Fprintf(w.log, "time=%s %s\n", time.Now().Format("2006-01-02T15:04:05.000"), fmt.Sprintf(format, args...))
 }
@@ -479,7 +485,7 @@ func play(t *testing.T, seed uint64, n int, broken breakage) (found []string, lo
 		for range n {
 			w.fault()
 			if found = w.faulty(); len(found) > 0 {
-				log = w.log.b.String()
+				log = w.log.String()
 				return
 			}
 		}
@@ -497,7 +503,7 @@ func play(t *testing.T, seed uint64, n int, broken breakage) (found []string, lo
 			}
 		}
 		if len(found) > 0 {
-			log = w.log.b.String()
+			log = w.log.String()
 		}
 		for name, c := range w.checks {
 			t.Logf("seed %d: %s: %d tenures, up to term %d, %v of virtual time, vacant for %v at most",

@@ -244,7 +244,8 @@ func TestEtcdQuorumLost(t *testing.T) {
 		c.Member(i).Kill()
 	}
 	loses(t, lease)
-	if cause := lease.Cause().Error(); !strings.Contains(cause, "etcd does not answer") {
+	// Whether etcd's silence is known by then as well depends on the machine.
+	if cause := lease.Cause().Error(); !strings.Contains(cause, "could not be renewed in time") {
 		t.Errorf("lost because %q", cause)
 	}
 	for _, p := range []*patient{a, b} {
