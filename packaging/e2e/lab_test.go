@@ -22,6 +22,7 @@ const (
 	size       = 3
 	probeEvery = 2 * time.Millisecond
 	settleFor  = 30 * time.Second
+	etcdFor    = time.Minute
 )
 
 // A lab is a network with three hosts of one release, etcd and a prober.
@@ -29,6 +30,7 @@ type lab struct {
 	release
 	setup
 	dir      string // of the run
+	data     string // etcd's
 	etcd     *etcdtest.Cluster
 	client   *clientv3.Client
 	hosts    []*host
@@ -61,8 +63,15 @@ func openLab(ctx context.Context, dir string, r release, what setup, f *figures)
 			err = errors.Join(err, l.close())
 		}
 	}()
-	l.etcd, err = etcdtest.Start(ctx, etcdtest.Options{
-		Dir: filepath.Join(hostsDir(dir), r.suite+"-etcd"), Direct: true, NoFsync: true,
+	// Labs come one after the other, and each has an etcd of its own.
+	l.data, err = os.MkdirTemp(hostsDir(dir), r.suite+"-etcd-")
+	if err != nil {
+		return nil, err
+	}
+	starting, cancel := context.WithTimeoutCause(ctx, etcdFor, fmt.Errorf("etcd has not started within %s", etcdFor))
+	defer cancel()
+	l.etcd, err = etcdtest.Start(starting, etcdtest.Options{
+		Dir: l.data, Direct: true, NoFsync: true,
 		Listen:    []string{etcdAddr(0).String(), etcdAddr(1).String(), etcdAddr(2).String()},
 		Heartbeat: l.heartbeat, Election: l.election,
 	})
@@ -174,6 +183,9 @@ func (l *lab) close() error {
 	}
 	if l.etcd != nil {
 		err = errors.Join(err, l.etcd.Close())
+	}
+	if l.data != "" {
+		err = errors.Join(err, os.RemoveAll(l.data))
 	}
 	return errors.Join(err, sweepCgroups())
 }
