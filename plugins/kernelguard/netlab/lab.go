@@ -88,7 +88,8 @@ func (l *Lab) Host(addrs ...string) *Host {
 // Home is the namespace of this process. A device of it can be plugged.
 func (l *Lab) Home() *Host {
 	l.t.Helper()
-	ns, err := os.Open("/proc/self/ns/net")
+	// Not of the first thread, which another test may have on a host just then.
+	ns, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
 		l.t.Fatalf("open the namespace of this process: %v", err)
 	}
