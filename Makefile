@@ -33,15 +33,16 @@ MANUAL  = $(wildcard packaging/man/*.md)
 EXAMPLES = $(wildcard examples/binlog/*.service examples/binlog/services.d/*.toml)
 PLUGINS = $(patsubst plugins/%/main.go,%,$(wildcard plugins/*/main.go))
 VERSION = $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+BUILD   = $(GO) build -ldflags '-s -w -X main.version=$(VERSION)'
 RACE    = $(if $(filter 1,$(shell CGO_ENABLED= $(GO) env CGO_ENABLED)),-race)
 
 demo: lab ## a cluster on this machine: the role moves three times; STAY=1 keeps it up
 	bin/demo
 
 build: ## bin/deputy and the plugins, for this machine's kind
-	$(GO) build -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/deputy ./supervisor/deputy
-	$(foreach p,$(PLUGINS),$(GO) build -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/deputy-plugin-$(p) ./plugins/$(p) &&) true
-	$(GO) build -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/deputy-plugin-fence ./contrib/fence-agents
+	$(BUILD) -o $(BIN)/deputy ./supervisor/deputy
+	$(foreach p,$(PLUGINS),$(BUILD) -o $(BIN)/deputy-plugin-$(p) ./plugins/$(p) &&) true
+	$(BUILD) -o $(BIN)/deputy-plugin-fence ./contrib/fence-agents
 
 lab: build # what the demo runs besides deputy
 	$(GO) build -o bin/ ./examples/demo ./examples/binlog
