@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,38 +47,44 @@ func killUnit(mounted, unit string) (killed int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	held := make(map[string]int, len(pids))
+	defer func() {
+		for _, fd := range held {
+			unix.Close(fd)
+		}
+	}()
 	for _, text := range pids {
 		pid, err := strconv.Atoi(text)
 		if err != nil {
-			return killed, fmt.Errorf("read the processes of %s: %w", group, err)
+			return 0, fmt.Errorf("read the processes of %s: %w", group, err)
 		}
-		switch err := killIn(mounted, group, pid); {
-		case errors.Is(err, unix.ESRCH): // it has ended by itself
-		case err != nil:
-			return killed, fmt.Errorf("kill process %d of %s: %w", pid, unit, err)
-		default:
+		fd, err := unix.PidfdOpen(pid, 0)
+		if errors.Is(err, unix.ESRCH) {
+			continue // it has ended by itself
+		}
+		if err != nil {
+			return 0, fmt.Errorf("hold process %d of %s: %w", pid, unit, err)
+		}
+		held[text] = fd
+	}
+	// What is in the group still is what is held: a number may have become
+	// another's before.
+	if pids, err = processes(mounted, group); err != nil {
+		return 0, err
+	}
+	for _, pid := range pids {
+		fd, ok := held[pid]
+		if !ok {
+			continue // it is new, and has its turn the next time
+		}
+		err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		if err == nil {
 			killed++
+		} else if !errors.Is(err, unix.ESRCH) {
+			return killed, fmt.Errorf("kill process %s of %s: %w", pid, unit, err)
 		}
 	}
 	return killed, nil
-}
-
-// killIn kills a process if it is the one that is in a group: its number may be
-// another's by now.
-func killIn(mounted, group string, pid int) error {
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	pids, err := processes(mounted, group)
-	if err != nil {
-		return err
-	}
-	if !slices.Contains(pids, strconv.Itoa(pid)) {
-		return unix.ESRCH
-	}
-	return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 }
 
 // find returns the control group of a unit of the system, empty where it has
