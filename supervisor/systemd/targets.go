@@ -379,8 +379,13 @@ func (t *Targets) checkStandby(ctx context.Context) sdk.Health {
 	if many := t.tooMany(); many != nil {
 		return sdk.Health{Detail: many.Error()}
 	}
-	standby, own, err := t.both(ctx, Standby(t.service), Supervisor(t.service))
-	if err != nil || standby.Up() || standby.Job != "" || !own.Up() || own.Job != "" {
+	standby, err := t.bus.Unit(ctx, Standby(t.service))
+	if err != nil || standby.Up() || standby.Job != "" {
+		return sdk.Health{Fit: true}
+	}
+	// It goes down with its supervisor, too.
+	own, err := t.bus.Unit(ctx, Supervisor(t.service))
+	if err != nil || !own.Up() || own.Job != "" {
 		return sdk.Health{Fit: true}
 	}
 	err = t.inTurn(ctx, func() error {
