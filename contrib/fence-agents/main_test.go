@@ -272,23 +272,8 @@ func TestFenceGoesFirst(t *testing.T) {
 	}
 }
 
-// hosted starts the plugin as deputy does.
-func hosted(t *testing.T) sdktest.Hosted {
-	t.Helper()
-	h, err := sdktest.Binary("/proc/self/exe").Open(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		_ = h.Kill(ctx)
-	})
-	return h
-}
-
 func TestSettings(t *testing.T) {
-	h := hosted(t)
+	h := sdktest.Own(t)
 	d, blind, kind, mute := newDevice(t, "fence_lab"), newDevice(t, "fence_blind"), newDevice(t, "fence_kind"), newDevice(t, "fence_mute")
 	type m = map[string]any
 	nodes := m{"db1": m{"plug": "1"}, "db2": m{}}
@@ -334,7 +319,7 @@ func TestSettings(t *testing.T) {
 
 // README.md has each setting, with its default, as the schema has it.
 func TestReadmeHasTheSettings(t *testing.T) {
-	d, err := hosted(t).Describe(t.Context())
+	d, err := sdktest.Own(t).Describe(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

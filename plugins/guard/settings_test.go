@@ -1,31 +1,14 @@
 package main
 
 import (
-	"context"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/deputy-ha/deputy/sdk/sdktest"
 )
 
-// hosted starts the plugin; it needs no rights for that.
-func hosted(t *testing.T) sdktest.Hosted {
-	t.Helper()
-	h, err := sdktest.Binary("/proc/self/exe").Open(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		_ = h.Kill(ctx)
-	})
-	return h
-}
-
 func TestSettings(t *testing.T) {
-	h := hosted(t)
+	h := sdktest.Own(t)
 	type m = map[string]any
 	for _, c := range []struct {
 		name   string
@@ -63,7 +46,7 @@ func TestSettings(t *testing.T) {
 
 // README.md has each setting, with its default, as the schema has it.
 func TestReadmeHasTheSettings(t *testing.T) {
-	d, err := hosted(t).Describe(t.Context())
+	d, err := sdktest.Own(t).Describe(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"context"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/deputy-ha/deputy/sdk/sdktest"
 	"github.com/deputy-ha/deputy/sdk/wire"
@@ -14,16 +12,7 @@ import (
 func hosted(t *testing.T) sdktest.Hosted {
 	t.Helper()
 	t.Setenv("HOME", t.TempDir())
-	h, err := sdktest.Binary("/proc/self/exe").Open(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		_ = h.Kill(ctx)
-	})
-	return h
+	return sdktest.Own(t)
 }
 
 func TestSettings(t *testing.T) {

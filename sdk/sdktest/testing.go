@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // A T is what Run, Build and Readme need of *testing.T; programs that are no tests use
@@ -66,6 +67,26 @@ func (r Result) String() string {
 		}
 	}
 	return b.String()
+}
+
+// Own starts the test's own program as a plugin, as deputy does, for as long as
+// the test lasts. Its TestMain has to run the plugin where it is started as one.
+func Own(t interface {
+	T
+	Cleanup(f func())
+},
+) Hosted {
+	t.Helper()
+	h, err := Binary("/proc/self/exe").Open(t.Context())
+	if err != nil {
+		t.Fatalf("start the plugin: %v", err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		_ = h.Kill(ctx)
+	})
+	return h
 }
 
 // Build builds the plugin of a package's folder, without C, and returns the
