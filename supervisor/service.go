@@ -41,6 +41,10 @@ type ActPolicy struct {
 	Retries int // further attempts after the first
 }
 
+// Longest is how long all attempts take together at most, with the waits in
+// between left out.
+func (a ActPolicy) Longest() time.Duration { return a.Timeout * time.Duration(1+a.Retries) }
+
 // A CheckPolicy tells how a part is checked and what counts.
 type CheckPolicy struct {
 	Interval   time.Duration

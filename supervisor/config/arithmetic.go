@@ -58,29 +58,29 @@ func Arithmetic(s supervisor.Service) Table {
 	return table
 }
 
-// longest adds up what promoting and demoting in order may take, with the
-// waits between attempts left out. Of exec it is known what it does; any other
-// plugin is counted as one that promotes and demotes.
+// may reports whether a part may be able to do something. Of exec the definition
+// tells; any other plugin is counted as one that can.
+func may(p supervisor.Part, act string) bool { return p.Use != execPlugin || p.Config[act] != nil }
+
+// longest adds up what promoting and demoting in order may take.
 func longest(s supervisor.Service) (promote, demote time.Duration) {
 	for _, p := range s.Parts {
-		if p.Use != execPlugin || p.Config["promote"] != nil {
-			promote += p.Promote.Timeout * time.Duration(1+p.Promote.Retries)
+		if may(p, "promote") {
+			promote += p.Promote.Longest()
 		}
-		if p.Use != execPlugin || p.Config["demote"] != nil {
-			demote += p.Demote.Timeout * time.Duration(1+p.Demote.Retries)
+		if may(p, "demote") {
+			demote += p.Demote.Longest()
 		}
 	}
 	return promote, demote
 }
 
-// Fencing is how long one part may take at most to fence one node: each attempt
-// its whole time, with the waits in between left out. Of exec it is known whether
-// it can; any other plugin is counted as one that does.
+// Fencing is how long one part may take at most to fence one node.
 func Fencing(s supervisor.Service) time.Duration {
 	var most time.Duration
 	for _, p := range s.Parts {
-		if p.Use != execPlugin || p.Config["fence"] != nil {
-			most = max(most, p.Fence.Timeout*time.Duration(1+p.Fence.Retries))
+		if may(p, "fence") {
+			most = max(most, p.Fence.Longest())
 		}
 	}
 	return most

@@ -42,17 +42,6 @@ func CheckForced(s supervisor.Service, bounds map[string]time.Duration) error {
 const noFence = `is "fence", and no plugin of this service can fence: after an unclean loss nobody would lead; ` +
 	`add one that can, such as use = "fence" or exec with a program for fence, or write "wait"`
 
-// mayFence reports whether a part may be able to fence, as far as the definition
-// tells: it does so of exec alone.
-func mayFence(s supervisor.Service) bool {
-	for _, p := range s.Parts {
-		if p.Use != execPlugin || p.Config["fence"] != nil {
-			return true
-		}
-	}
-	return false
-}
-
 // CheckFence holds on_unclean against what a service's plugins say that they can
 // do: so many of them can fence. The error is [Mistakes].
 func CheckFence(s supervisor.Service, fencers int) error {

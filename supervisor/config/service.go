@@ -179,7 +179,7 @@ func readService(t *table, plugins []string) supervisor.Service {
 		}
 		s.Parts = append(s.Parts, p)
 	}
-	if s.OnUnclean == supervisor.UncleanFence && len(s.Parts) > 0 && !mayFence(s) {
+	if s.OnUnclean == supervisor.UncleanFence && len(s.Parts) > 0 && !slices.ContainsFunc(s.Parts, func(p supervisor.Part) bool { return may(p, "fence") }) {
 		t.mistake("on_unclean", noFence)
 	}
 	t.close()

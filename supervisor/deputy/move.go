@@ -233,7 +233,7 @@ func (a *app) patience(service string, timeout time.Duration, fenced bool) (hand
 	if d, ok := a.definition(service); ok {
 		handOver, promote = d.Patience(), d.TTL
 		for _, p := range d.Parts {
-			promote += p.Promote.Timeout * time.Duration(1+p.Promote.Retries)
+			promote += p.Promote.Longest()
 		}
 		switch {
 		case fenced:
