@@ -286,6 +286,14 @@ func (m *Member) predecessor() TermRecord {
 	return m.last
 }
 
+// noted is the predecessor as notes have it: without victims, which the records
+// have, however many.
+func (m *Member) noted() TermRecord {
+	last := m.predecessor()
+	last.Victims = nil
+	return last
+}
+
 // A noLease is held by a node that demotes without a lease: it is never lost,
 // since it never was there.
 type noLease struct {

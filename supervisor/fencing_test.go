@@ -18,13 +18,6 @@ func (s *scene) fencing() {
 	s.part("power", sdk.CanFence)
 }
 
-// powerOff takes a machine's power away.
-func (m *machine) powerOff() {
-	m.kill()
-	m.parts["disk"].Break(false, "off")
-	m.parts["vip"].Break(false, "off")
-}
-
 // fenced are the nodes that a machine has been asked to fence, in order.
 func (m *machine) fenced() (nodes []string) {
 	for _, t := range m.parts["power"].Acts() {
@@ -78,8 +71,7 @@ func TestFencesAllThatWereLost(t *testing.T) {
 		s.wait(6 * time.Second)
 		s.machine("db2").is(sdk.RolePromoting)
 		s.machine("db2").powerOff()
-		s.machine("db1").parts["disk"].Break(false, "off")
-		s.machine("db1").parts["vip"].Break(false, "off")
+		s.machine("db1").breakParts()
 		s.wait(10 * time.Second)
 		s.machine("db3").is(sdk.RolePrimary)
 		if got := fmt.Sprint(s.machine("db3").fenced()); got != "[db1 db2]" {

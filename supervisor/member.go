@@ -276,8 +276,7 @@ func (m *Member) definition() Service {
 
 // remember saves what the next process needs if this one dies.
 func (m *Member) remember(role sdk.Role, lease Lease, cause error) error {
-	note := Note{Role: role, Last: m.predecessor()}
-	note.Last.Victims = nil // the records have them, however many
+	note := Note{Role: role, Last: m.noted()}
 	if cause != nil {
 		note.Cause = cause.Error()
 	}

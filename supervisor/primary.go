@@ -96,8 +96,7 @@ func (m *Member) keep(lease Lease, e ending, end func()) stateFn {
 	cancel()
 	end()
 	t := lease.Tenure()
-	note := Note{Role: sdk.RolePrimary, Cause: e.cause.Error(), Tenure: &t, Last: m.predecessor(), Keep: true}
-	note.Last.Victims = nil
+	note := Note{Role: sdk.RolePrimary, Cause: e.cause.Error(), Tenure: &t, Last: m.noted(), Keep: true}
 	for _, p := range m.parts {
 		if p.promoted {
 			note.Promoted = append(note.Promoted, p.Name)

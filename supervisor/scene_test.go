@@ -227,3 +227,15 @@ func (s *scene) switchover(to string) {
 		})
 	})
 }
+
+// powerOff takes a machine's power away.
+func (m *machine) powerOff() {
+	m.kill()
+	m.breakParts()
+}
+
+// breakParts has nothing act any more that does without a supervisor.
+func (m *machine) breakParts() {
+	m.parts["disk"].Break(false, "off")
+	m.parts["vip"].Break(false, "off")
+}
