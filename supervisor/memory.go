@@ -63,4 +63,5 @@ type Seen struct {
 type Witness interface {
 	LoadSeen(service string) (Seen, error) // the zero Seen when there is none
 	SaveSeen(service string, s Seen) error
+	File(service string) string // where it is kept, for messages
 }

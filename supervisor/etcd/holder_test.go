@@ -64,6 +64,8 @@ func (s contender) SaveSeen(service string, seen supervisor.Seen) error {
 	return s.save("seen-"+service, seen)
 }
 
+func (s contender) File(service string) string { return service }
+
 func (s contender) load(name string, v any) error {
 	data, err := os.ReadFile(filepath.Join(s.Dir, name))
 	if errors.Is(err, os.ErrNotExist) {

@@ -93,7 +93,7 @@ func (c *Client) inspect(ctx context.Context, way kv) Endpoint {
 		return e
 	}
 	e.Version, e.DBSize, e.InUse, e.Quota, e.Alarms = h.Version, h.DBSize, h.InUse, h.Quota, h.Alarms
-	e.Cluster, e.Leader = fmt.Sprintf("%x", h.Cluster), h.Leader == h.Member
+	e.Cluster, e.Leader = clusterName(h.Cluster), h.Leader == h.Member
 	if end, ok := way.(*endpoint); ok {
 		e.members = end.voters(ctx)
 		if theirs, err := end.greet(ctx); err == nil {

@@ -33,7 +33,7 @@ func (c *Client) origin() string {
 // held.
 func (e *election) estranged(cluster string) string {
 	file := "what this node remembers"
-	if w, ok := e.c.cfg.Witness.(interface{ File(service string) string }); ok {
+	if w := e.c.cfg.Witness; w != nil {
 		file = w.File(e.service)
 	}
 	seen := supervisor.Seen{Cluster: e.cluster, Prefix: e.prefix, Origin: e.marked}

@@ -25,12 +25,17 @@ func (l *lab) other() *store {
 	return s
 }
 
-// host is one that has not started anything yet.
-func (l *lab) host(name string) *host {
-	h := newHost(l.store, name, 1, uint64(len(l.hosts)))
-	h.clock.base = l.base
-	l.hosts[name] = h
-	return h
+// resigned is a process that has been primary, given the role back, and kept that
+// it was.
+func (l *lab) resigned(name string) *player {
+	l.Helper()
+	p := l.join(name, 3*second)
+	if err := l.primary(p).Resign(l.Context()); err != nil {
+		l.Error(err)
+	}
+	l.sees(p, "vacant", isVacant)
+	time.Sleep(second)
+	return p
 }
 
 // neverVacant looks for so long whether the role may be taken.
@@ -82,12 +87,7 @@ func TestAnotherEtcdByMistake(t *testing.T) {
 // All members are replaced under a process: it must not go over to them.
 func TestAnotherEtcdUnderARunningProcess(t *testing.T) {
 	story(t, func(l *lab) {
-		b := l.join("b", 3*second)
-		if err := l.primary(b).Resign(l.Context()); err != nil {
-			l.Error(err)
-		}
-		l.sees(b, "vacant", isVacant)
-		time.Sleep(second)
+		b := l.resigned("b")
 		other := l.other()
 		for _, line := range b.host.lines {
 			line.mu.Lock()
@@ -101,12 +101,7 @@ func TestAnotherEtcdUnderARunningProcess(t *testing.T) {
 
 func TestAnotherPrefixByMistake(t *testing.T) {
 	story(t, func(l *lab) {
-		a := l.join("a", 3*second)
-		if err := l.primary(a).Resign(l.Context()); err != nil {
-			l.Error(err)
-		}
-		l.sees(a, "vacant", isVacant)
-		time.Sleep(second)
+		a := l.resigned("a")
 		a.stop()
 		a.host.prefix = "/tset"
 		a = l.join("a", 3*second)
@@ -119,12 +114,7 @@ func TestAnotherPrefixByMistake(t *testing.T) {
 // need not tell each node.
 func TestACopyOfTheRecordsIsWaitedFor(t *testing.T) {
 	story(t, func(l *lab) {
-		a := l.join("a", 3*second)
-		if err := l.primary(a).Resign(l.Context()); err != nil {
-			l.Error(err)
-		}
-		l.sees(a, "vacant", isVacant)
-		time.Sleep(second)
+		a := l.resigned("a")
 		a.stop()
 		other := l.other()
 		other.restore(l.store.backup())

@@ -46,9 +46,7 @@ func (l *lab) join(name string, ttl time.Duration) *player {
 	l.Helper()
 	h := l.hosts[name]
 	if h == nil {
-		h = newHost(l.store, name, 1, uint64(len(l.hosts)))
-		h.clock.base = l.base // so that instants can be compared
-		l.hosts[name] = h
+		h = l.host(name)
 	}
 	p := &player{process: h.start(l.T, l.Output())}
 	ctx, cancel := context.WithCancelCause(context.Background())
@@ -67,6 +65,14 @@ func (l *lab) join(name string, ttl time.Duration) *player {
 		}
 	})
 	return p
+}
+
+// host is one that has not started anything yet.
+func (l *lab) host(name string) *host {
+	h := newHost(l.store, name, 1, uint64(len(l.hosts)))
+	h.clock.base = l.base // so that instants can be compared
+	l.hosts[name] = h
+	return h
 }
 
 func (l *lab) primary(p *player) supervisor.Lease {

@@ -201,9 +201,6 @@ func waitMarked(t *testing.T, w *witness) {
 	}
 }
 
-// File is as the one of the directory of lasting state.
-func (*witness) File(service string) string { return "/var/lib/deputy/" + service + "/seen.json" }
-
 func TestEtcdOfOthers(t *testing.T) {
 	t.Parallel()
 	const ttl = 3 * time.Second

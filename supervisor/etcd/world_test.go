@@ -72,6 +72,9 @@ func (w *witness) SaveSeen(service string, s supervisor.Seen) error {
 	return nil
 }
 
+// File is as the one of the directory of lasting state.
+func (*witness) File(service string) string { return "/var/lib/deputy/" + service + "/seen.json" }
+
 // A host is one machine with its clock and its lines to the store.
 type host struct {
 	name    string
