@@ -137,47 +137,23 @@ const (
 
 // TestBroken takes the layers away, and wants the checker to see it.
 func TestBroken(t *testing.T) {
-	if reason := why(); reason != "" {
-		if os.Getenv(wantedEnv) != "" && os.Getenv("CI") == "true" {
-			t.Fatal(reason)
-		}
-		t.Skip(reason)
-	}
-	wanted, err := releases()
-	if err != nil {
-		t.Fatal(err)
-	}
+	wanted := needHosts(t)
 	b := &breaking{programs: make(map[string]string), dir: t.TempDir()}
 	defer b.print(os.Stdout)
 	t.Run("stories", b.story)
 	for _, r := range wanted[:1] { // what is broken is so on any of them
 		t.Run(r.suite, func(t *testing.T) {
-			what := setup{ttl: brokenTTL, heartbeat: 50 * time.Millisecond, election: 250 * time.Millisecond, queue: true}
-			l, err := openLab(t.Context(), os.Getenv(insideEnv), r, what, &figures{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() {
-				if err := l.close(); err != nil {
-					t.Error(err)
+			what := quick(brokenTTL)
+			what.queue = true
+			inLab(t, r, what, &figures{}, func(l *lab) {
+				l.services = l.services[:2] // orders and queue: what has one fence more than its end
+				if err := l.equip(t.Context()); err != nil {
+					t.Fatal(err)
 				}
-			}()
-			l.services = l.services[:2] // orders and queue: what has one fence more than its end
-			err = l.each(func(h *host) error {
-				if err := l.install(t.Context(), h, oldVersion); err != nil {
-					return err
+				for _, what := range layers() {
+					t.Run(strings.ReplaceAll(what.mutation, " ", "-"), func(t *testing.T) { b.prove(t, l, what) })
 				}
-				if err := l.configure(h); err != nil {
-					return err
-				}
-				return l.enable(t.Context(), h)
 			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, what := range layers() {
-				t.Run(strings.ReplaceAll(what.mutation, " ", "-"), func(t *testing.T) { b.prove(t, l, what) })
-			}
 		})
 	}
 }
@@ -263,22 +239,11 @@ func told(l *lab, found []checker.Violation, since prober.Instant) string {
 		}
 	}
 	for _, w := range l.services {
-		if d := doubled(w.Overlaps(since)); d > 0 {
+		if d := prober.Doubled(w.Overlaps(since)); d > 0 {
 			all = append(all, fmt.Sprintf("%s: two at once for %s", w.name, ms(d)))
 		}
 	}
 	return strings.Join(all, "; ")
-}
-
-// doubled is how long overlaps were, which are told in order, and once for each
-// way in which questions were put.
-func doubled(all []prober.Overlap) (sum time.Duration) {
-	end := prober.Instant(0)
-	for _, o := range all {
-		sum += max(o.At+o.Dur-max(o.At, end), 0)
-		end = max(end, o.At+o.Dur)
-	}
-	return sum
 }
 
 // strike has the fault hit the primary once and returns what is found since. It

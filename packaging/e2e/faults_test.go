@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,9 +20,12 @@ import (
 type fault struct {
 	nemesis.Fault
 	effect effect
-	// hit does it and returns what undoes it. The host is nil for what hits none.
-	hit func(ctx context.Context, l *lab, h *host, b nemesis.Blow) (mend, error)
+	hit    deed
 }
+
+// A deed does a fault and returns what undoes it; nil for nothing. The host is nil
+// for what hits none.
+type deed func(ctx context.Context, l *lab, h *host, b nemesis.Blow) (mend, error)
 
 // A mend undoes a fault, as far as that takes doing.
 type mend func(ctx context.Context) error
@@ -103,7 +105,7 @@ const (
 
 // signalTo sends a signal to processes of all services of a host. Those that
 // were stopped are let go on in the end; systemd may have killed them by then.
-func signalTo(which string, s unix.Signal) func(context.Context, *lab, *host, nemesis.Blow) (mend, error) {
+func signalTo(which string, s unix.Signal) deed {
 	return func(ctx context.Context, l *lab, h *host, _ nemesis.Blow) (mend, error) {
 		var find []string
 		for _, w := range l.services {
@@ -122,7 +124,7 @@ func signalTo(which string, s unix.Signal) func(context.Context, *lab, *host, ne
 
 // during has the supervisors do something, and sends them a signal in the midst
 // of it.
-func during(verb string, s unix.Signal) func(context.Context, *lab, *host, nemesis.Blow) (mend, error) {
+func during(verb string, s unix.Signal) deed {
 	return func(ctx context.Context, l *lab, h *host, b nemesis.Blow) (mend, error) {
 		units := []string{}
 		for _, w := range l.services {
@@ -148,9 +150,8 @@ func during(verb string, s unix.Signal) func(context.Context, *lab, *host, nemes
 func hitGoneForGood(ctx context.Context, l *lab, h *host, b nemesis.Blow) (mend, error) {
 	var before, after []string
 	for _, w := range l.services {
-		dir := "/run/systemd/system/" + w.unit() + ".d"
-		before = append(before, fmt.Sprintf(`mkdir -p %s && printf '[Service]\nExecStart=\nExecStart=/bin/false\nExecStopPost=\n' >%[1]s/dead.conf`, dir))
-		after = append(after, "rm -rf "+dir)
+		dig, fill := bury(w.unit())
+		before, after = append(before, dig), append(after, fill)
 	}
 	if _, err := h.run(ctx, "sh", "-c", strings.Join(append(before, "systemctl daemon-reload"), " && ")); err != nil {
 		return nil, err
@@ -166,12 +167,19 @@ func hitGoneForGood(ctx context.Context, l *lab, h *host, b nemesis.Blow) (mend,
 	}, err
 }
 
+// bury is a command that has a unit fail for good, its clean-up too, and one that
+// undoes it; systemd has to read that.
+func bury(unit string) (before, after string) {
+	dir := "/run/systemd/system/" + unit + ".d"
+	return fmt.Sprintf(`mkdir -p %s && printf '[Service]\nExecStart=\nExecStart=/bin/false\nExecStopPost=\n' >%[1]s/dead.conf`, dir), "rm -rf " + dir
+}
+
 func hitFreeze(_ context.Context, _ *lab, h *host, _ nemesis.Blow) (mend, error) {
 	return func(context.Context) error { return h.freeze(false) }, h.freeze(true)
 }
 
 func hitFreezeAll(_ context.Context, _ *lab, h *host, _ nemesis.Blow) (mend, error) {
-	return func(context.Context) error { return freezeAll(h, false) }, freezeAll(h, true)
+	return func(context.Context) error { return h.freezeAll(false) }, h.freezeAll(true)
 }
 
 func hitPower(ctx context.Context, l *lab, h *host, _ nemesis.Blow) (mend, error) {
@@ -188,14 +196,14 @@ func hitReboot(ctx context.Context, l *lab, h *host, _ nemesis.Blow) (mend, erro
 	}, h.awaitOff(ctx)
 }
 
-func hitCut(what cut) func(context.Context, *lab, *host, nemesis.Blow) (mend, error) {
+func hitCut(what cut) deed {
 	return func(ctx context.Context, l *lab, h *host, _ nemesis.Blow) (mend, error) {
 		return func(ctx context.Context) error { return l.mend(ctx, h) }, l.cutOff(ctx, h, what)
 	}
 }
 
 // both is one fault and then another.
-func both(a, b func(context.Context, *lab, *host, nemesis.Blow) (mend, error)) func(context.Context, *lab, *host, nemesis.Blow) (mend, error) {
+func both(a, b deed) deed {
 	return func(ctx context.Context, l *lab, h *host, how nemesis.Blow) (mend, error) {
 		first, err := a(ctx, l, h, how)
 		if err != nil {
@@ -257,7 +265,7 @@ func stepClock(by time.Duration) error {
 }
 
 // hitMember kills or stops the leader of etcd.
-func hitMember(kill bool) func(context.Context, *lab, *host, nemesis.Blow) (mend, error) {
+func hitMember(kill bool) deed {
 	return func(ctx context.Context, l *lab, _ *host, _ nemesis.Blow) (mend, error) {
 		m := l.etcd.Member(max(l.etcd.Leader(ctx), 0))
 		if kill {
@@ -306,14 +314,14 @@ func faultNamed(name string) fault {
 }
 
 // seedOf returns the seed that was asked for, or else a new one.
-func seedOf(name string) (uint64, error) {
-	text := os.Getenv(name)
+func seedOf() (uint64, error) {
+	text := os.Getenv("DEPUTY_E2E_SEED")
 	if text == "" {
 		return rand.Uint64() >> 32, nil
 	}
 	seed, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("read %s: %w", filepath.Base(name), err)
+		return 0, fmt.Errorf("read DEPUTY_E2E_SEED: %w", err)
 	}
 	return seed, nil
 }

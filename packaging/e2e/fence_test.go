@@ -25,7 +25,7 @@ import (
 // TestFence plays unclean losses of a service that has its lost primary fenced, by
 // a power switch that really turns hosts off.
 func TestFence(t *testing.T) {
-	eachFenced(t, func(s *fenceScene) {
+	fenced(t, func(s *fenceScene) {
 		for _, one := range []struct {
 			name string
 			play func(s *fenceScene)
@@ -53,43 +53,28 @@ var fenceAgent string
 
 const switchPassword = "switch-s3cr3t"
 
-// eachFenced is eachLab with a switch, and a service that has it used.
-func eachFenced(t *testing.T, play func(s *fenceScene)) {
-	if reason := why(); reason != "" {
-		eachLab(t, quick(), nil) // says so
-		return
-	}
-	all, err := releases()
-	if err != nil {
-		t.Fatal(err)
-	}
+// fenced plays in a lab with a switch, and a service that has it used.
+func fenced(t *testing.T, play func(s *fenceScene)) {
+	r := needHosts(t)[0] // nothing of it is a matter of systemd's version
 	f := &figures{}
-	t.Cleanup(func() { f.print(os.Stdout) })
-	r := all[0] // nothing of it is a matter of systemd's version
-	l, err := openLab(t.Context(), os.Getenv(insideEnv), r, quick(), f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := l.close(); err != nil {
-			t.Error(err)
+	defer f.print(os.Stdout)
+	inLab(t, r, quick(ttl), f, func(l *lab) {
+		off := &fenceSwitch{lab: l}
+		if err := off.open(); err != nil {
+			t.Fatal(err)
 		}
-	}()
-	off := &fenceSwitch{lab: l}
-	if err := off.open(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := off.close(); err != nil {
-			t.Error(err)
+		defer func() {
+			if err := off.close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		l.orders.text = strings.Replace(l.orders.text, "%s", "on_unclean = \"fence\"\n%s", 1) + off.part()
+		s := &fenceScene{&scene{T: t, lab: l, ctx: t.Context(), began: now()}, off}
+		if err := s.prepare(); err != nil {
+			t.Fatal(err)
 		}
-	}()
-	l.orders.text = strings.Replace(l.orders.text, "%s", "on_unclean = \"fence\"\n%s", 1) + off.part()
-	s := &fenceScene{&scene{T: t, lab: l, ctx: t.Context(), began: now()}, off}
-	if err := s.prepare(); err != nil {
-		t.Fatal(err)
-	}
-	play(s)
+		play(s)
+	})
 }
 
 // A fenceScene is a scene with a power switch.
@@ -125,7 +110,7 @@ func (s *fenceScene) prepare() error {
 // back boots a host that is off, and waits until all take part.
 func (s *fenceScene) back(h *host) {
 	s.Helper()
-	if err := errors.Join(h.awaitOff(s.ctx), freezeAll(h, false), s.boot(s.ctx, h)); err != nil {
+	if err := errors.Join(h.awaitOff(s.ctx), h.freezeAll(false), s.boot(s.ctx, h)); err != nil {
 		s.Fatal(err)
 	}
 	s.primary()
@@ -156,7 +141,7 @@ func (s *fenceScene) hostFrozen() {
 	for range runs() {
 		from, before := s.primary()
 		began := now()
-		if err := freezeAll(from, true); err != nil {
+		if err := from.freezeAll(true); err != nil {
 			s.Fatal(err)
 		}
 		s.fenced(what, from, before, began)

@@ -275,6 +275,20 @@ func (h *host) freeze(stop bool) error {
 	return errors.Join(unix.Kill(h.init, unix.SIGSTOP), os.WriteFile(found[0], []byte("1"), 0))
 }
 
+// freezeAll stops every process of the host, or lets them go on.
+func (h *host) freezeAll(stop bool) error {
+	v2, _, err := cgroupMounts()
+	if err != nil {
+		return err
+	}
+	// Nothing but the host is below; systemd-nspawn is elsewhere.
+	err = os.WriteFile(filepath.Join(v2[0], h.cgroup, "payload", "cgroup.freeze"), []byte(map[bool]string{true: "1", false: "0"}[stop]), 0)
+	if !stop && errors.Is(err, fs.ErrNotExist) {
+		return nil // it has been turned off
+	}
+	return err
+}
+
 // run runs a program on the host as its root and returns what it prints.
 func (h *host) run(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--target", strconv.Itoa(h.init), "--all", "--"}, args...)...)

@@ -57,6 +57,34 @@ func scenarios() []scenario {
 }
 
 func TestHosts(t *testing.T) {
+	wanted := needHosts(t)
+	f := &figures{}
+	defer f.print(os.Stdout)
+	for _, r := range wanted {
+		t.Run(r.suite, func(t *testing.T) {
+			inLab(t, r, quick(ttl), f, func(l *lab) {
+				for _, s := range scenarios() {
+					ok := t.Run(s.name, func(t *testing.T) { l.play(t, s) })
+					if ok {
+						continue
+					}
+					if t.Context().Err() != nil {
+						t.FailNow()
+					}
+					// What failed may have left anything behind.
+					if err := l.reset(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				}
+			})
+		})
+	}
+}
+
+// needHosts returns the releases that were asked for. Where no hosts can be
+// booted it skips the test, or fails it where they were asked for in CI.
+func needHosts(t *testing.T) []release {
+	t.Helper()
 	if reason := why(); reason != "" {
 		if os.Getenv(wantedEnv) != "" && os.Getenv("CI") == "true" {
 			t.Fatal(reason)
@@ -67,35 +95,23 @@ func TestHosts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &figures{}
-	defer f.print(os.Stdout)
-	for _, r := range wanted {
-		t.Run(r.suite, func(t *testing.T) {
-			l, err := openLab(t.Context(), os.Getenv(insideEnv), r, quick(), f)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() {
-				f.note(r.systemd, "longest time the prober did not ask", ms(l.probe.Held(0)))
-				if err := l.close(); err != nil {
-					t.Error(err)
-				}
-			}()
-			for _, s := range scenarios() {
-				ok := t.Run(s.name, func(t *testing.T) { l.play(t, s) })
-				if ok {
-					continue
-				}
-				if t.Context().Err() != nil {
-					t.FailNow()
-				}
-				// What failed may have left anything behind.
-				if err := l.reset(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-			}
-		})
+	return wanted
+}
+
+// inLab plays in a lab with fresh hosts of a release.
+func inLab(t *testing.T, r release, what setup, f *figures, play func(l *lab)) {
+	t.Helper()
+	l, err := openLab(t.Context(), os.Getenv(insideEnv), r, what, f)
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer func() {
+		f.note(r.systemd, "longest time the prober did not ask", ms(l.probe.Held(0)))
+		if err := l.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	play(l)
 }
 
 // sceneFor is longer than any scenario takes.

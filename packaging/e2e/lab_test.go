@@ -51,8 +51,8 @@ type setup struct {
 }
 
 // quick is a setup whose etcd is back soon.
-func quick() setup {
-	return setup{ttl: 3 * time.Second, heartbeat: 50 * time.Millisecond, election: 250 * time.Millisecond}
+func quick(ttl time.Duration) setup {
+	return setup{ttl: ttl, heartbeat: 50 * time.Millisecond, election: 250 * time.Millisecond}
 }
 
 // openLab boots the hosts; nothing is installed on them.
@@ -82,7 +82,7 @@ func openLab(ctx context.Context, dir string, r release, what setup, f *figures)
 	if err != nil {
 		return nil, err
 	}
-	l.probe, err = prober.New(bridgeName, clientAddr(), probeEvery)
+	probing, err := l.ask()
 	if err != nil {
 		return nil, err
 	}
@@ -91,9 +91,6 @@ func openLab(ctx context.Context, dir string, r release, what setup, f *figures)
 		l.watch(queueService(l.ttl))
 		l.watch(parserService(l.ttl))
 	}
-	probing, stop := context.WithCancel(context.Background())
-	l.stop = stop
-	l.probing.Go(func() error { return l.probe.Run(probing) })
 	l.notes = &notes{of: make(map[string]map[int64]note)}
 	for _, endpoint := range l.etcd.Endpoints() {
 		l.probing.Go(func() error { return l.notes.take(probing, endpoint) })
@@ -102,6 +99,16 @@ func openLab(ctx context.Context, dir string, r release, what setup, f *figures)
 		l.hosts = append(l.hosts, newHost(hostsDir(dir), r, i))
 	}
 	return l, l.each(func(h *host) error { return l.fresh(ctx, h) })
+}
+
+// ask has a prober ask until off; so long the returned context lasts.
+func (l *lab) ask() (probing context.Context, err error) {
+	if l.probe, err = prober.New(bridgeName, clientAddr(), probeEvery); err != nil {
+		return nil, err
+	}
+	probing, l.stop = context.WithCancel(context.Background())
+	l.probing.Go(func() error { return l.probe.Run(probing) })
+	return probing, nil
 }
 
 // fresh turns a host on with an empty disk.
@@ -121,9 +128,18 @@ func (l *lab) reset(ctx context.Context) error {
 		if err := errors.Join(h.lose(ctx), h.wipe()); err != nil {
 			return err
 		}
-		if err := l.fresh(ctx, h); err != nil {
-			return err
-		}
+		return l.fresh(ctx, h)
+	})
+	if err != nil {
+		return err
+	}
+	return l.equip(ctx)
+}
+
+// equip has an operator install and enable everything on hosts that are fresh,
+// and returns once all take part.
+func (l *lab) equip(ctx context.Context) error {
+	err := l.each(func(h *host) error {
 		if err := l.install(ctx, h, oldVersion); err != nil {
 			return err
 		}
@@ -171,13 +187,7 @@ func (l *lab) boot(ctx context.Context, h *host) error {
 
 // close turns everything off.
 func (l *lab) close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	err := l.each(func(h *host) error { return errors.Join(h.lose(ctx), h.wipe()) })
-	if l.probe != nil {
-		l.stop()
-		err = errors.Join(err, l.probing.Wait(), l.probe.Close())
-	}
+	err := l.off()
 	if l.client != nil {
 		l.client.Close()
 	}
@@ -188,6 +198,18 @@ func (l *lab) close() error {
 		err = errors.Join(err, os.RemoveAll(l.data))
 	}
 	return errors.Join(err, sweepCgroups())
+}
+
+// off turns the hosts off, and ends the asking.
+func (l *lab) off() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	err := l.each(func(h *host) error { return errors.Join(h.lose(ctx), h.wipe()) })
+	if l.stop != nil {
+		l.stop()
+		err = errors.Join(err, l.probing.Wait(), l.probe.Close())
+	}
+	return err
 }
 
 // each does the same to all hosts at once.

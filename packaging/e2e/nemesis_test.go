@@ -27,16 +27,7 @@ const without = 30 * time.Second
 // eachLab plays on labs of all releases that were asked for, or of those of them
 // that are named, with deputy installed and its services enabled.
 func eachLab(t *testing.T, what setup, play func(s *scene), suites ...string) {
-	if reason := why(); reason != "" {
-		if os.Getenv(wantedEnv) != "" && os.Getenv("CI") == "true" {
-			t.Fatal(reason)
-		}
-		t.Skip(reason)
-	}
-	wanted, err := releases()
-	if err != nil {
-		t.Fatal(err)
-	}
+	wanted := needHosts(t)
 	f := &figures{}
 	defer f.print(os.Stdout)
 	for _, r := range wanted {
@@ -44,20 +35,12 @@ func eachLab(t *testing.T, what setup, play func(s *scene), suites ...string) {
 			continue
 		}
 		t.Run(r.suite, func(t *testing.T) {
-			l, err := openLab(t.Context(), os.Getenv(insideEnv), r, what, f)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() {
-				f.note(r.systemd, "longest time the prober did not ask", ms(l.probe.Held(0)))
-				if err := l.close(); err != nil {
-					t.Error(err)
+			inLab(t, r, what, f, func(l *lab) {
+				if err := l.equip(t.Context()); err != nil {
+					t.Fatal(err)
 				}
-			}()
-			if err := l.reset(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			play(&scene{T: t, lab: l, ctx: t.Context(), began: now()})
+				play(&scene{T: t, lab: l, ctx: t.Context(), began: now()})
+			})
 		})
 	}
 }
@@ -73,7 +56,7 @@ func TestFaults(t *testing.T) {
 	}{
 		{"ttl=3s", "bookworm", setup{ttl: 3 * time.Second, queue: true}},
 		// Too short a ttl for units, which deputy refuses.
-		{"ttl=1s", "trixie", setup{ttl: time.Second, heartbeat: 50 * time.Millisecond, election: 250 * time.Millisecond}},
+		{"ttl=1s", "trixie", quick(time.Second)},
 	} {
 		t.Run(what.name, func(t *testing.T) {
 			var suites []string
@@ -105,13 +88,7 @@ func TestFaults(t *testing.T) {
 func (s *scene) playFault(f fault, i int, found *results) {
 	s.Helper()
 	s.settleAll()
-	before := make(map[*watched]supervisor.Primary)
-	for _, w := range s.services {
-		before[w] = s.primaryOf(w)
-	}
-	since := time.Now()
-	s.began = now()
-	s.probe.Forget(s.began - time.Second)
+	before, since := s.begin()
 	on := before[s.orders].Node
 	hold := f.Hold[0]
 	if f.effect != moves { // which is waited for
@@ -251,7 +228,7 @@ func (s *scene) settleAll() {
 //	DEPUTY_E2E_SEED      of an earlier run, which is played again
 //	DEPUTY_E2E_STEPS     such as 17-19: those alone
 func TestNemesis(t *testing.T) {
-	seed, err := seedOf("DEPUTY_E2E_SEED")
+	seed, err := seedOf()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -306,14 +283,8 @@ func (s *scene) playStep(step nemesis.Step) {
 	s.Helper()
 	s.settleAll()
 	rest(s.ctx, step.Rest)
-	since := time.Now()
-	s.began = now()
-	s.probe.Forget(s.began - time.Second)
+	before, since := s.begin()
 	s.Logf("%s %s", since.UTC().Format("15:04:05.000"), step)
-	before := make(map[*watched]supervisor.Primary)
-	for _, w := range s.services {
-		before[w] = s.primaryOf(w)
-	}
 	hit := s.strike(step)
 	mended := now()
 	s.settleAll()
@@ -343,6 +314,19 @@ func (s *scene) playStep(step nemesis.Step) {
 	if told || s.Failed() {
 		s.tell(since)
 	}
+}
+
+// begin begins what is judged together, when all is settled: from then on, with
+// these primaries.
+func (s *scene) begin() (before map[*watched]supervisor.Primary, since time.Time) {
+	s.Helper()
+	before = make(map[*watched]supervisor.Primary)
+	for _, w := range s.services {
+		before[w] = s.primaryOf(w)
+	}
+	since, s.began = time.Now(), now()
+	s.probe.Forget(s.began - time.Second)
+	return before, since
 }
 
 func (s *scene) primaryOf(w *watched) supervisor.Primary {

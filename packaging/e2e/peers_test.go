@@ -5,10 +5,8 @@ import (
 	"embed"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -88,12 +86,7 @@ func TestPeers(t *testing.T) {
 	if os.Getenv(peersEnv) == "" {
 		t.Skip("hosts with keepalived and Pacemaker are booted by `make peers` alone")
 	}
-	if reason := why(); reason != "" {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(reason)
-		}
-		t.Skip(reason)
-	}
+	needHosts(t)
 	f := &figures{}
 	t.Cleanup(func() {
 		f.print(os.Stdout)
@@ -152,21 +145,17 @@ func (s *peerScene) with(t *testing.T, play func()) {
 const peerRunFor = 4 * time.Minute
 
 // open turns the hosts on, set up, and has the prober ask.
-func (s *peerScene) open(f *figures) (err error) {
+func (s *peerScene) open(f *figures) error {
 	dir, r := os.Getenv(insideEnv), s.peer.release()
 	s.lab = &lab{release: r, dir: dir, figures: f}
 	s.power = &fenceSwitch{lab: s.lab}
-	s.probe, err = prober.New(bridgeName, clientAddr(), probeEvery)
-	if err != nil {
+	if _, err := s.ask(); err != nil {
 		return err
 	}
 	for _, w := range s.peer.watches {
 		at := netip.AddrPortFrom(w.addr, answersPort)
 		s.watch(&watched{name: w.name, client: at, at: func(*host) netip.AddrPort { return at }})
 	}
-	probing, stop := context.WithCancel(context.Background())
-	s.stop = stop
-	s.probing.Go(func() error { return s.probe.Run(probing) })
 	for i := range size {
 		s.hosts = append(s.hosts, newHost(hostsDir(dir), r, s.peer.first+i))
 	}
@@ -183,16 +172,7 @@ func (s *peerScene) open(f *figures) (err error) {
 }
 
 // close turns everything off, but for what others use.
-func (s *peerScene) close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	err := errors.Join(s.power.close(), s.each(func(h *host) error { return errors.Join(h.lose(ctx), h.wipe()) }))
-	if s.stop != nil {
-		s.stop()
-		err = errors.Join(err, s.probing.Wait(), s.probe.Close())
-	}
-	return err
-}
+func (s *peerScene) close() error { return errors.Join(s.power.close(), s.off()) }
 
 // holders are the hosts that answer at an address.
 func (s *peerScene) holders(w *watched) (found []*host) {
@@ -322,7 +302,7 @@ type heard struct {
 // note notes what was heard, and how long two answered since an instant.
 func (s *peerScene) note(f peerFault, h heard, answered, mended bool, since prober.Instant) {
 	s.Helper()
-	what, two := h.name+", "+f.name, together(h.Overlaps(since))
+	what, two := h.name+", "+f.name, prober.Doubled(h.Overlaps(since))
 	if answered {
 		s.figures.add(s.peer.name, what+silent, h.silent)
 	} else {
@@ -341,19 +321,6 @@ func (s *peerScene) note(f peerFault, h heard, answered, mended bool, since prob
 	}
 	s.figures.note(s.peer.name, what+": the role", role)
 	s.Logf("%s: %s, nobody for %s, two for %s", what, role, ms(h.silent), ms(two))
-}
-
-// together is how long two acted in all.
-func together(all []prober.Overlap) (sum time.Duration) {
-	var end prober.Instant
-	for _, o := range all { // in order of time
-		from := max(o.At, end)
-		if to := o.At + o.Dur; to > from {
-			sum += to - from
-			end = to
-		}
-	}
-	return sum
 }
 
 // on runs a program on a host, which must succeed.
@@ -415,20 +382,6 @@ func (s *peerScene) signal(h *host, sig, program string) {
 	s.on(h, "sh", "-c", `kill -"$1" $(pidof "$2")`, "sh", sig, program)
 }
 
-// freezeAll stops every process of a host, or lets them go on.
-func freezeAll(h *host, stop bool) error {
-	v2, _, err := cgroupMounts()
-	if err != nil {
-		return err
-	}
-	// Nothing but the host is below; systemd-nspawn is elsewhere.
-	err = os.WriteFile(filepath.Join(v2[0], h.cgroup, "payload", "cgroup.freeze"), []byte(map[bool]string{true: "1", false: "0"}[stop]), 0)
-	if !stop && errors.Is(err, fs.ErrNotExist) {
-		return nil // it has been turned off
-	}
-	return err
-}
-
 // hostFaults are those of hosts and network.
 func hostFaults() []peerFault {
 	const hold = 10 * time.Second
@@ -436,8 +389,8 @@ func hostFaults() []peerFault {
 	return []peerFault{
 		{
 			name: "host frozen with all that it runs", hold: hold, mute: true,
-			do:   func(s *peerScene, h *host) { s.must(freezeAll(h, true)) },
-			undo: func(s *peerScene, h *host) { s.must(freezeAll(h, false)) },
+			do:   func(s *peerScene, h *host) { s.must(h.freezeAll(true)) },
+			undo: func(s *peerScene, h *host) { s.must(h.freezeAll(false)) },
 		},
 		{
 			name: "power loss", hold: time.Second,

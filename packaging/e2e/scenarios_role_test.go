@@ -112,13 +112,9 @@ func (s *scene) monotonic(h *host, unit, property string) time.Duration {
 
 // Behind a supervisor that is killed and does not come back the gate demotes.
 func gateDemotes(s *scene) {
-	dropIn := "/run/systemd/system/" + unit + ".d"
+	before, after := bury(unit)
 	for _, c := range []struct{ what, before, after string }{
-		{
-			"supervisor and clean-up fail for good",
-			"mkdir -p " + dropIn + " && printf '[Service]\\nExecStart=\\nExecStart=/bin/false\\nExecStopPost=\\n' >" + dropIn + "/dead.conf && systemctl daemon-reload",
-			"rm -r " + dropIn + " && systemctl daemon-reload",
-		},
+		{"supervisor and clean-up fail for good", before + " && systemctl daemon-reload", after + " && systemctl daemon-reload"},
 		{"program gone", "mv /usr/bin/deputy /usr/bin/deputy.gone", "mv /usr/bin/deputy.gone /usr/bin/deputy"},
 	} {
 		for range runs() {

@@ -188,3 +188,14 @@ func Overlaps(all []Span) (found []Overlap) {
 	}
 	return found
 }
+
+// Doubled is how long overlaps in order of time last in all. What is proven more
+// than once, by several ways of asking, counts once.
+func Doubled(all []Overlap) (sum time.Duration) {
+	end := Instant(0)
+	for _, o := range all {
+		sum += max(o.At+o.Dur-max(o.At, end), 0)
+		end = max(end, o.At+o.Dur)
+	}
+	return sum
+}

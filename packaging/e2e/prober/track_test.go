@@ -116,3 +116,19 @@ func TestAnswersThatComeLate(t *testing.T) {
 		t.Errorf("got %v, want one in which 6 are lost", got)
 	}
 }
+
+func TestDoubled(t *testing.T) {
+	at := func(from, dur int) Overlap { return Overlap{At: Instant(from), Dur: time.Duration(dur)} }
+	for _, c := range []struct {
+		all  []Overlap
+		want time.Duration
+	}{
+		{nil, 0},
+		{[]Overlap{at(1, 4), at(9, 2)}, 6},
+		{[]Overlap{at(1, 4), at(3, 5), at(4, 1)}, 7},
+	} {
+		if got := Doubled(c.all); got != c.want {
+			t.Errorf("%v: got %d, want %d", c.all, got, c.want)
+		}
+	}
+}
