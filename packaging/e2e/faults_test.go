@@ -93,6 +93,9 @@ func reaches(fault string, w *watched) bool {
 	return !strings.HasPrefix(fault, "host frozen") || w.name != "parser"
 }
 
+// hits reports whether a lab has what a fault hits.
+func (f fault) hits(l *lab) bool { return l.queue || !strings.HasPrefix(f.Name, "managed unit") }
+
 // Processes of services, as a host's shell finds them.
 const (
 	supervisorOf = `systemctl show -P MainPID deputy@%s.service`

@@ -65,6 +65,9 @@ func TestFaults(t *testing.T) {
 			}
 			eachLab(t, what.setup, func(s *scene) {
 				for _, f := range faults() {
+					if !f.hits(s.lab) {
+						continue
+					}
 					s.Run(strings.ReplaceAll(f.Name, " ", "-"), func(t *testing.T) {
 						s := &scene{T: t, lab: s.lab, ctx: t.Context()}
 						n := runs()
