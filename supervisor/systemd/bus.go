@@ -211,6 +211,7 @@ func (l *line) close() error {
 // a unit.
 func (l *line) read() {
 	defer close(l.over)
+	defer l.conn.Close() // what ends the signals may be half done, and calls taken until it is
 	for s := range l.signals { // closed with the connection
 		if s.Name == propertiesInterface+".PropertiesChanged" {
 			l.mu.Lock()
@@ -253,6 +254,9 @@ func (l *line) callWithin(ctx context.Context, bound time.Duration, path dbus.Ob
 	case ctx.Err() != nil:
 		c.Err = context.Cause(ctx)
 	default:
+		if !errors.As(c.Err, new(dbus.Error)) { // broken, not answered: whoever comes next opens another
+			l.conn.Close()
+		}
 		c.Err = meaning(c.Err)
 	}
 	return c
@@ -272,7 +276,7 @@ func (l *line) property(ctx context.Context, path dbus.ObjectPath, owner, name s
 func meaning(err error) error {
 	var answer dbus.Error
 	if !errors.As(err, &answer) {
-		return fmt.Errorf("%w: %w", ErrNoBus, err) // broken, not answered
+		return fmt.Errorf("%w: %w", ErrNoBus, err)
 	}
 	if strings.Contains(answer.Error(), "polkit") { // which is asked, and cannot be started
 		return fmt.Errorf("%w: %w", ErrDenied, answer)
