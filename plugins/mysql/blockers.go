@@ -167,7 +167,7 @@ func (m *mysql) shutKilling(ctx context.Context, killer *link, within time.Durat
 		}
 		if err != nil {
 			cancel()
-			<-done
+			_ = <-done //nolint:errcheck // its end is what counts
 			setter.close()
 			return err
 		}

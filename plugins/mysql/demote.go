@@ -65,7 +65,10 @@ func (m *mysql) Demote(ctx context.Context, t *sdk.Transition) error {
 		return err
 	case lacks != nil:
 		return unproven(lacks)
-	case late != nil:
+	case late == nil:
+		late = m.prepared(ctx, l, t)
+	}
+	if late != nil {
 		return m.takeBack(ctx, l, t, f, late)
 	}
 	sdk.Note(ctx, "it is read-only at %s, %s", brief(f.position), who)
@@ -156,6 +159,25 @@ func (l *link) busy(ctx context.Context, exempt []string) ([]thread, error) {
 		}
 	}
 	return writers, nil
+}
+
+// prepared tells of XA transactions that somebody could still commit here. A
+// server that leaves all the same keeps everybody out: see offline.
+func (m *mysql) prepared(ctx context.Context, l *link, t *sdk.Transition) error {
+	query := l.listPrepared()
+	if query == "" {
+		return nil
+	}
+	found, err := l.texts(ctx, query)
+	if err != nil || len(found) == 0 {
+		return err
+	}
+	if !mayStay(t) {
+		if err := l.set(ctx, statementBound, l.offline(true)); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%d XA transactions are prepared, which may be committed even while it is read-only: XA RECOVER lists them, XA COMMIT or XA ROLLBACK ends them", len(found))
 }
 
 // isShut looks whether the server is read-only.

@@ -27,6 +27,10 @@ type flavour interface {
 	// listWriters lists the threads with open transactions that have written.
 	listWriters() string
 
+	// listPrepared lists XA transactions that are prepared and that could still be
+	// committed while the server is read-only; empty where none could.
+	listPrepared() string
+
 	// shut makes the server read-only, openUp makes it writable.
 	shut() string
 	openUp() []string

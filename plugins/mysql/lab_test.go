@@ -5,12 +5,12 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -186,7 +186,7 @@ func (h *host) start() {
 	h.cmd = exec.Command(h.kind.program, append([]string{
 		"--no-defaults", "--user=root", "--datadir=" + h.dir, "--socket=" + h.socket(), "--bind-address=" + h.address, fmt.Sprintf("--port=%d", h.port),
 		"--server-id=" + h.name[2:], "--log-bin=bin", "--relay-log=relay", "--read-only=1", "--pid-file=" + filepath.Join(h.dir, "pid"),
-		"--innodb-buffer-pool-size=16M", "--skip-name-resolve",
+		"--innodb-buffer-pool-size=16M", "--skip-name-resolve", "--innodb-flush-log-at-trx-commit=2",
 	}, h.kind.options...)...)
 	h.cmd.Args = append(h.cmd.Args, map[string][]string{"MariaDB": {"--innodb-log-file-size=8M"}}[h.kind.name]...)
 	log, err := os.Create(filepath.Join(h.dir, "log"))
@@ -195,13 +195,28 @@ func (h *host) start() {
 	}
 	h.cmd.Stdout, h.cmd.Stderr = log, log
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := h.cmd.Start(); err != nil {
+	h.ended = make(chan struct{})
+	started := make(chan error)
+	go func(cmd *exec.Cmd, ended chan struct{}) {
+		runtime.LockOSThread() // the server dies with the thread that has started it
+		defer close(ended)
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait()
+		}
+	}(h.cmd, h.ended)
+	if err := <-started; err != nil {
 		h.t.Fatal(err)
 	}
 	log.Close()
-	h.ended = make(chan struct{})
-	go func(cmd *exec.Cmd, ended chan struct{}) { defer close(ended); _ = cmd.Wait() }(h.cmd, h.ended)
 	h.t.Cleanup(h.kill)
+	h.t.Cleanup(func() {
+		if h.t.Failed() {
+			text, _ := os.ReadFile(filepath.Join(h.dir, "log"))
+			h.t.Logf("%s said at the end: %s", h.name, text[max(0, len(text)-2000):])
+		}
+	})
 	if h.root == nil {
 		h.root = h.login("root", "")
 	}
@@ -492,5 +507,3 @@ func (h *host) begin(c *sql.Conn, query string) {
 		return n > 0
 	})
 }
-
-var _ io.Writer = logTo{}

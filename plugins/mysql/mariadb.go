@@ -82,6 +82,8 @@ func (mariadb) listWriters() string {
 	return "SELECT trx_mysql_thread_id AS id FROM information_schema.INNODB_TRX WHERE trx_rows_modified > 0"
 }
 
+func (mariadb) listPrepared() string { return "" } // XA COMMIT is refused while it is read-only
+
 func (mariadb) shut() string     { return "SET GLOBAL read_only = 1" }
 func (mariadb) openUp() []string { return []string{"SET GLOBAL read_only = 0"} }
 

@@ -32,7 +32,7 @@ func (e *notGranted) Error() string {
 }
 
 // grantLine is a line of SHOW GRANTS.
-var grantLine = regexp.MustCompile("^GRANT (.+) ON (\\S+) TO ")
+var grantLine = regexp.MustCompile(`^GRANT (.+) ON (\S+) TO `)
 
 // granted finds out what of what the account needs it lacks. What it has by
 // roles cannot be told; then nothing counts as lacking.
