@@ -283,7 +283,7 @@ func (h *host) readOnly() bool {
 // settings are the defaults, for this host.
 func (h *host) settings() settings {
 	return settings{
-		Socket: h.socket(), User: "deputy", Password: "deputy", ConnectTimeout: 2 * time.Second,
+		Socket: h.socket(), User: "deputy", Password: "deputy", ConnectTimeout: 10 * time.Second,
 		OnStuck: "kill", ReadOnly: "refuse", ServerConfig: []string{"/nonexistent"}, MaxLag: 30 * time.Second, TLS: tlsSettings{Mode: "off"},
 		Replication: replicationSettings{User: "repl", Password: "repl", Port: h.port, Retry: time.Second, Heartbeat: 2 * time.Second},
 		Promotion:   promoteSettings{ApplyTimeout: 20 * time.Second, StallTimeout: 10 * time.Second, OnUnapplied: "refuse", SemiSync: "keep", EventScheduler: "keep"},
@@ -329,14 +329,22 @@ func (h *host) transition(a sdk.Action, primary *host) *sdk.Transition {
 	return t
 }
 
-// act has the plugin do something, and fails the test if it cannot.
+// act has the plugin do something, and fails the test if it cannot. What is
+// forced has two seconds, which a machine that is busy with others may not have:
+// it is asked three times, as deputy does, and the last time is what counts.
 func (h *host) act(m *mysql, t *sdk.Transition) time.Duration {
 	h.t.Helper()
-	began := time.Now()
-	if err := h.try(m, t); err != nil && !errors.Is(err, sdk.ErrAlready) {
-		h.t.Fatalf("%s %s: %v", t.Action, h.name, err)
+	for attempt := 1; ; attempt++ {
+		began := time.Now()
+		err := h.try(m, t)
+		switch {
+		case err == nil, errors.Is(err, sdk.ErrAlready):
+			return time.Since(began)
+		case attempt == 3 || t.Mode != sdk.Forced:
+			h.t.Fatalf("%s %s: %v", t.Action, h.name, err)
+		}
+		h.t.Logf("attempt %d: %v", attempt, err)
 	}
-	return time.Since(began)
 }
 
 func (h *host) try(m *mysql, t *sdk.Transition) error {
