@@ -190,11 +190,14 @@ func (l *link) threads(ctx context.Context) ([]thread, error) {
 	}
 	var all []thread
 	for _, r := range rows {
-		id, err := strconv.ParseUint(r["id"], 10, 64)
+		id, err := strconv.ParseUint(newNames(r, "id", "Id"), 10, 64)
 		if err != nil {
 			return nil, fmt.Errorf("read the list of threads: %w", err)
 		}
-		all = append(all, thread{id, r["user"], r["command"], r["state"], r["statement"]})
+		all = append(all, thread{
+			id: id, user: newNames(r, "user", "User"), command: newNames(r, "command", "Command"),
+			state: newNames(r, "state", "State"), statement: newNames(r, "statement", "Info"),
+		})
 	}
 	return all, nil
 }

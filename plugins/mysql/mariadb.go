@@ -74,9 +74,8 @@ func (mariadb) begins(ctx context.Context, l *link) (readOnly, known bool, err e
 	return rows[0]["v"] != "OFF", rows[0]["origin"] != "SQL", nil
 }
 
-func (mariadb) listThreads() string {
-	return "SELECT ID AS id, USER AS user, COMMAND AS command, STATE AS state, LEFT(INFO, 120) AS statement FROM information_schema.PROCESSLIST"
-}
+// The table information_schema.PROCESSLIST is first written, to disk.
+func (mariadb) listThreads() string { return "SHOW PROCESSLIST" }
 
 func (mariadb) listWriters() string {
 	return "SELECT trx_mysql_thread_id AS id FROM information_schema.INNODB_TRX WHERE trx_rows_modified > 0"
