@@ -167,7 +167,7 @@ func (m *mysql) shutKilling(ctx context.Context, killer *link, within time.Durat
 		}
 		if err != nil {
 			cancel()
-			_ = <-done //nolint:errcheck // its end is what counts
+			err = errors.Join(err, <-done)
 			setter.close()
 			return err
 		}
