@@ -1,0 +1,256 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/deputy-ha/deputy/sdk"
+)
+
+// A publisher is records with one set of settings. What counts is what the name
+// servers have, which outlives this process.
+type publisher struct {
+	settings
+	service, node string
+	log           *slog.Logger
+	now           func() time.Time
+
+	published atomic.Pointer[tenure] // what Check compares with; nil when nothing is published by this process
+}
+
+// A tenure is what was published for a term.
+type tenure struct {
+	term sdk.Term
+	sets []set
+}
+
+// primary is the zone's primary name server.
+func (p *publisher) primary() server {
+	s := p.unsigned(p.Server)
+	s.key = &p.TSIG
+	return s
+}
+
+// Promote has the records point to this node.
+func (p *publisher) Promote(ctx context.Context, t *sdk.Transition) error {
+	self := t.Primary
+	if self.Node == "" {
+		self.Node = p.node
+	}
+	want, err := p.setsOf(self)
+	if err != nil {
+		return sdk.Refuse(err)
+	}
+	l := p.primary().line()
+	defer l.hangUp()
+	already, err := p.claim(ctx, l, owner{term: t.Term, node: p.node, service: p.service}, want)
+	if err != nil {
+		return fmt.Errorf("publish %s: %w", list(want), err)
+	}
+	p.published.Store(&tenure{t.Term, want})
+	late := p.verify(ctx, l, want, p.VerifyTimeout)
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case late != nil && p.OnUnverified == "fail":
+		return fmt.Errorf("published at %s, but not everywhere: %w", p.Server, late)
+	case late != nil:
+		p.log.Warn("not all servers of the zone serve the records yet", "zone", string(p.Zone), "cause", late)
+	}
+	words := fmt.Sprintf("%s, as all servers of the zone serve", list(want))
+	if late != nil {
+		words = fmt.Sprintf("%s at %s; but %s", list(want), p.Server, oneLine(late))
+	}
+	if already {
+		return fmt.Errorf("%s: %w", words, sdk.ErrAlready)
+	}
+	sdk.Note(ctx, "%s", words)
+	return nil
+}
+
+// oneLine is a joined error in one line.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
+// An update whose answer is lost, or whose owner record has changed meanwhile,
+// is settled by looking, and tried again this often.
+const (
+	tries    = 5
+	tryAgain = 20 * time.Millisecond
+)
+
+// claim makes the sets and their owner what they should be. It reports whether
+// they were.
+func (p *publisher) claim(ctx context.Context, l *line, self owner, want []set) (already bool, err error) {
+	var last, doubt error // why the last update did not do; whether one may yet
+	for try := range tries {
+		if try > 0 && !pause(ctx, tryAgain) {
+			break
+		}
+		holds, err := l.owner(ctx, p.owner())
+		if err != nil {
+			return false, p.verdict(err, doubt)
+		}
+		if holds != nil && holds.service != self.service {
+			return false, sdk.Refuse(fmt.Errorf("the owner record %s is of service %s: give each service names of its own, or remove that record by nsupdate", p.owner(), holds.service))
+		}
+		if holds != nil && holds.outranks(self.term, self.node) {
+			return false, sdk.Stale(fmt.Errorf("the owner record %s is of term %d, published by %s, and this is term %d: a newer primary has published; if terms began anew, as with a new etcd, remove that record by nsupdate", p.owner(), holds.term, holds.node, self.term))
+		}
+		if holds != nil && *holds == self {
+			lacks, err := l.lacking(ctx, want, true)
+			switch {
+			case err != nil:
+				return false, p.verdict(err, doubt)
+			case lacks == "":
+				return try == 0, nil
+			case last == nil && try > 0: // this update was taken
+				return false, fmt.Errorf("name server %s, zone %s: took the update, but %s: a record that excludes this one is in the way, as a CNAME does (RFC 2136, 3.4.2.2): remove it", l.at, l.zone, lacks)
+			}
+		}
+		last = l.replace(ctx, p.owner(), holds, self, want)
+		switch effectOf(last) {
+		case unsent, refused:
+			if last != nil {
+				return false, p.verdict(last, doubt)
+			}
+		case lost:
+			if last != nil {
+				doubt = last
+			}
+		}
+	}
+	if last == nil {
+		last = context.Cause(ctx)
+	}
+	return false, p.verdict(last, doubt)
+}
+
+// verdict is what an act has to return for a fault. In doubt is one who has
+// sent an update whose answer never came, and has not seen that it was done:
+// it may be yet.
+func (p *publisher) verdict(err, doubt error) error {
+	if doubt != nil {
+		if err != doubt { //nolint:errorlint // this very one
+			err = fmt.Errorf("%w; before: %w", err, doubt)
+		}
+		return fmt.Errorf("it is not known whether the update was done: %w", err)
+	}
+	switch effectOf(err) {
+	case unsent, failed, changed:
+		return sdk.Unchanged(err)
+	case refused:
+		return sdk.Refuse(err)
+	}
+	return err
+}
+
+// pause reports whether there is still time.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// Demote leaves the records to the next primary, or removes them. Clients that
+// know them go on using them either way.
+func (p *publisher) Demote(ctx context.Context, t *sdk.Transition) error {
+	p.published.Store(nil)
+	if p.OnDemote == "keep" {
+		return fmt.Errorf("the records stay until the next primary replaces them: %w", sdk.ErrAlready)
+	}
+	if t.Mode == sdk.Forced {
+		ctx, cancel := context.WithTimeoutCause(ctx, tidyingBound, errors.New("a forced demotion has no more time"))
+		defer cancel()
+		err := p.remove(ctx, t)
+		if err != nil && !errors.Is(err, sdk.ErrAlready) {
+			// A name is no fence, and whoever follows replaces the records.
+			p.log.Warn("the records stay", "cause", err)
+			sdk.Note(ctx, "the records stay until the next primary replaces them: %s", oneLine(err))
+			return nil
+		}
+		return err
+	}
+	return p.remove(ctx, t)
+}
+
+// remove takes the records away that this node has published, and sees to it
+// that no update of its own that is still on its way is done after that: such
+// an update expects the owner record as it was.
+func (p *publisher) remove(ctx context.Context, t *sdk.Transition) error {
+	l := p.primary().line()
+	defer l.hangUp()
+	gone := p.empty()
+	var last, doubt error
+	for try := range tries {
+		if try > 0 && !pause(ctx, tryAgain) {
+			break
+		}
+		holds, err := l.owner(ctx, p.owner())
+		if err != nil {
+			return fmt.Errorf("remove the records: %w", p.verdict(err, doubt))
+		}
+		var now owner
+		if holds != nil {
+			now = *holds
+		} else {
+			now = owner{service: p.service}
+		}
+		own := now.node == p.node && now.service == p.service
+		bar := now.term < t.Term || own // an update of this node may be on its way
+		now.left = max(now.left, t.Term)
+		if own {
+			now.left = max(now.left, now.term)
+		}
+		var lacks string
+		if own {
+			if lacks, err = l.lacking(ctx, gone, false); err != nil {
+				return fmt.Errorf("remove the records: %w", p.verdict(err, doubt))
+			}
+		}
+		if lacks == "" && (!bar || now.service != p.service || holds != nil && *holds == now) {
+			late := p.goneEverywhere(ctx, l, own, gone)
+			switch {
+			case try == 0:
+				return fmt.Errorf("no record is of this node%s: %w", late, sdk.ErrAlready)
+			default:
+				sdk.Note(ctx, "the records of this node are removed%s", late)
+				return nil
+			}
+		}
+		sets := gone
+		if !own {
+			sets = nil // another's
+		}
+		last = l.replace(ctx, p.owner(), holds, now, sets)
+		if e := effectOf(last); last != nil && (e == unsent || e == refused) {
+			return fmt.Errorf("remove the records: %w", p.verdict(last, doubt))
+		} else if last != nil && e == lost {
+			doubt = last
+		}
+	}
+	if last == nil {
+		last = context.Cause(ctx)
+	}
+	return fmt.Errorf("remove the records: %w", p.verdict(last, doubt))
+}
+
+// goneEverywhere waits until the records are gone from all servers, and says
+// where they are not.
+func (p *publisher) goneEverywhere(ctx context.Context, l *line, own bool, gone []set) string {
+	if !own {
+		return ""
+	}
+	if late := p.verify(ctx, l, gone, p.VerifyTimeout); late != nil {
+		p.log.Warn("not all servers of the zone have removed the records yet", "zone", string(p.Zone), "cause", late)
+		return "; but " + oneLine(late)
+	}
+	return ""
+}
