@@ -95,7 +95,11 @@ func (p *publisher) verify(ctx context.Context, l *line, want []set, within time
 	return errors.Join(err, p.each(all, func(s server) error {
 		l := s.line()
 		defer l.hangUp()
+		var unheard error
 		for wait := firstLook; ; wait = min(2*wait, lastLook) {
+			if wait == firstLook || wait == lastLook { // one that transfers just then may pass it by
+				unheard = p.notify(ctx, s)
+			}
 			lacks, err := l.lacking(ctx, want, false)
 			if err == nil && lacks == "" {
 				return nil
@@ -106,11 +110,26 @@ func (p *publisher) verify(ctx context.Context, l *line, want []set, within time
 			case <-ctx.Done():
 			}
 			if err == nil {
-				err = fmt.Errorf("name server %s: %s: see that it is notified of changes and may transfer the zone", s.at, lacks)
+				err = fmt.Errorf("name server %s, zone %s: %s: see that it is notified of changes and may transfer the zone", s.at, s.zone, lacks)
 			}
-			return fmt.Errorf("%w (%w)", err, context.Cause(ctx))
+			return errors.Join(fmt.Errorf("%w (%w)", err, context.Cause(ctx)), unheard)
 		}
 	}))
+}
+
+// notify tells a server that the zone has changed, where that is wanted. It
+// then asks the primary by itself (RFC 1996).
+func (p *publisher) notify(ctx context.Context, s server) error {
+	if !p.Notify || s.at == p.Server {
+		return nil
+	}
+	s.key = &p.TSIG
+	l := s.line()
+	defer l.hangUp()
+	if _, err := l.ask(ctx, new(dns.Msg).SetNotify(s.zone)); err != nil {
+		return fmt.Errorf("notify it: %w", err)
+	}
+	return nil
 }
 
 // each has f look at each of the servers, at once.

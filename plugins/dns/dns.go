@@ -42,6 +42,9 @@ func (p *publisher) Promote(ctx context.Context, t *sdk.Transition) error {
 	if self.Node == "" {
 		self.Node = p.node
 	}
+	if t.LeaseUntil <= sdk.Now() {
+		return sdk.Refuse(errors.New("the lease does not hold any more"))
+	}
 	want, err := p.setsOf(self)
 	if err != nil {
 		return sdk.Refuse(err)
@@ -112,16 +115,11 @@ func (p *publisher) claim(ctx context.Context, l *line, self owner, want []set) 
 				return false, fmt.Errorf("name server %s, zone %s: took the update, but %s: a record that excludes this one is in the way, as a CNAME does (RFC 2136, 3.4.2.2): remove it", l.at, l.zone, lacks)
 			}
 		}
-		last = l.replace(ctx, p.owner(), holds, self, want)
-		switch effectOf(last) {
+		switch last = l.replace(ctx, p.owner(), holds, self, want); effectOf(last) {
 		case unsent, refused:
-			if last != nil {
-				return false, p.verdict(last, doubt)
-			}
+			return false, p.verdict(last, doubt)
 		case lost:
-			if last != nil {
-				doubt = last
-			}
+			doubt = last
 		}
 	}
 	if last == nil {
@@ -195,7 +193,7 @@ func (p *publisher) remove(ctx context.Context, t *sdk.Transition) error {
 		}
 		holds, err := l.owner(ctx, p.owner())
 		if err != nil {
-			return fmt.Errorf("remove the records: %w", p.verdict(err, doubt))
+			return p.verdict(err, doubt)
 		}
 		var now owner
 		if holds != nil {
@@ -212,7 +210,7 @@ func (p *publisher) remove(ctx context.Context, t *sdk.Transition) error {
 		var lacks string
 		if own {
 			if lacks, err = l.lacking(ctx, gone, false); err != nil {
-				return fmt.Errorf("remove the records: %w", p.verdict(err, doubt))
+				return p.verdict(err, doubt)
 			}
 		}
 		if lacks == "" && (!bar || now.service != p.service || holds != nil && *holds == now) {
@@ -229,17 +227,17 @@ func (p *publisher) remove(ctx context.Context, t *sdk.Transition) error {
 		if !own {
 			sets = nil // another's
 		}
-		last = l.replace(ctx, p.owner(), holds, now, sets)
-		if e := effectOf(last); last != nil && (e == unsent || e == refused) {
-			return fmt.Errorf("remove the records: %w", p.verdict(last, doubt))
-		} else if last != nil && e == lost {
+		switch last = l.replace(ctx, p.owner(), holds, now, sets); effectOf(last) {
+		case unsent, refused:
+			return p.verdict(last, doubt)
+		case lost:
 			doubt = last
 		}
 	}
 	if last == nil {
 		last = context.Cause(ctx)
 	}
-	return fmt.Errorf("remove the records: %w", p.verdict(last, doubt))
+	return p.verdict(last, doubt)
 }
 
 // goneEverywhere waits until the records are gone from all servers, and says

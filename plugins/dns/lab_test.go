@@ -189,7 +189,7 @@ func bindConfig(l *lab, primary bool) string {
 options {
 	directory "DIR"; pid-file "DIR/pid"; session-keyfile none; lock-file none;
 	listen-on port OWNPORT { OWNHOST; }; listen-on-v6 { none; };
-	recursion no; dnssec-validation no; notify explicit; notify-delay 0; minimal-responses yes;
+	recursion no; dnssec-validation no; notify explicit; notify-delay 0; notify-rate 1000; serial-query-rate 1000; minimal-responses yes;
 	notify-source OWNHOST; transfer-source OWNHOST; allow-transfer { any; };
 };
 controls { };
@@ -211,7 +211,7 @@ zone "ZONE" {
 };
 `
 	if !primary {
-		zones = `zone "ZONE" { type secondary; file "zone"; primaries { PRIMARYHOST port PRIMARYPORT; }; };`
+		zones = `zone "ZONE" { type secondary; file "zone"; primaries { PRIMARYHOST port PRIMARYPORT; }; allow-notify { key deputy; }; };`
 	}
 	return l.fill(common+zones, primary)
 }
@@ -251,6 +251,9 @@ acl:
     update-owner: name
     update-owner-match: equal
     update-owner-name: [db, www, alias, _db._tcp, _deputy.db, _deputy.www, _deputy.alias]
+  - id: notify
+    key: deputy
+    action: notify
   - id: secondary
     address: [127.0.0.0/8]
     action: [transfer, notify]
@@ -261,7 +264,7 @@ zone:
 `
 	zones := "    notify: secondary\n    acl: [deputy, secondary]\n"
 	if !primary {
-		zones = "    master: primary\n    acl: secondary\n"
+		zones = "    master: primary\n    acl: [secondary, notify]\n"
 	}
 	return l.fill(common+zones, primary)
 }
@@ -340,10 +343,13 @@ func (l *lab) node(name, addr string, config map[string]any) *node {
 	return n
 }
 
+func setup(node string, config map[string]any) wire.Setup {
+	return wire.Setup{Service: "orders", Node: node, Part: "dns", Config: config}
+}
+
 func (n *node) configure(config map[string]any) {
 	n.t.Helper()
-	s := wire.Setup{Service: "orders", Node: n.name, Part: "dns", Config: config}
-	if err := n.hosted.Configure(n.t.Context(), s); err != nil {
+	if err := n.hosted.Configure(n.t.Context(), setup(n.name, config)); err != nil {
 		n.t.Fatalf("configure: %v", err)
 	}
 }
@@ -365,7 +371,7 @@ func (n *node) do(t sdk.Transition) sdk.Result {
 	return n.hosted.Do(n.t.Context(), t, time.Second, func(string) {})
 }
 
-func (n *node) acts4(a sdk.Action, term sdk.Term) sdk.Result {
+func (n *node) act(a sdk.Action, term sdk.Term) sdk.Result {
 	n.t.Helper()
 	return n.do(n.transition(a, term))
 }
@@ -373,7 +379,7 @@ func (n *node) acts4(a sdk.Action, term sdk.Term) sdk.Result {
 // comes has an act come to an outcome and say some words.
 func (n *node) comes(a sdk.Action, term sdk.Term, want sdk.Outcome, words ...string) {
 	n.t.Helper()
-	says(n.t, n.acts4(a, term), want, words...)
+	says(n.t, n.act(a, term), want, words...)
 }
 
 func says(t *testing.T, r sdk.Result, want sdk.Outcome, words ...string) {

@@ -57,9 +57,17 @@ func (l *line) ask(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
 		l.hangUp()
 	}
 	if r == nil {
-		return nil, l.fault(lost, "%w: its log and the network tell why", err)
+		return nil, l.fault(silent(m), "%w: its log and the network tell why", err)
 	}
 	return r, l.judge(m, r, signed, err)
+}
+
+// silent is what has become of a message without an answer that counts.
+func silent(m *dns.Msg) effect {
+	if m.Opcode == dns.OpcodeUpdate {
+		return lost
+	}
+	return failed
 }
 
 // exchange returns the answer, when there is any, and whether it is signed as
@@ -99,22 +107,22 @@ func causeOf(ctx context.Context, err error) error {
 
 // judge tells what an answer says besides its records, as a *fault.
 func (l *line) judge(m, r *dns.Msg, signed bool, unproven error) error {
-	update := m.Opcode == dns.OpcodeUpdate
-	if l.key != nil {
+	update, question := m.Opcode == dns.OpcodeUpdate, m.Opcode == dns.OpcodeQuery
+	if l.key != nil { // a refusal may come without a signature, or with one for nobody, as BIND's of another zone does
 		if t := r.IsTsig(); t != nil && t.Error != dns.RcodeSuccess {
 			return l.ofKey(t)
 		}
-		if !signed && (r.Rcode == dns.RcodeSuccess || r.Rcode == dns.RcodeYXRrset || r.Rcode == dns.RcodeNXRrset || unproven != nil) {
+		if !signed && (r.Rcode == dns.RcodeSuccess || r.Rcode == dns.RcodeYXRrset || r.Rcode == dns.RcodeNXRrset) {
 			if unproven == nil {
 				unproven = errors.New("its answer is not signed")
 			}
-			return l.fault(lost, "%w, so that it proves nothing: is something between this node and the name server?", unproven)
+			return l.fault(silent(m), "%w, so that it proves nothing: is something between this node and the name server?", unproven)
 		}
 	}
 	switch said := dns.RcodeToString[r.Rcode]; {
-	case r.Rcode == dns.RcodeSuccess && !update && !r.Authoritative:
+	case r.Rcode == dns.RcodeSuccess && question && !r.Authoritative:
 		return l.fault(refused, "has no authority over the zone: correct zone or server, or see in its log why it has not loaded the zone")
-	case r.Rcode == dns.RcodeSuccess, !update && r.Rcode == dns.RcodeNameError && r.Authoritative:
+	case r.Rcode == dns.RcodeSuccess, question && r.Rcode == dns.RcodeNameError && r.Authoritative:
 		return nil
 	case update && (r.Rcode == dns.RcodeYXRrset || r.Rcode == dns.RcodeNXRrset || r.Rcode == dns.RcodeYXDomain || r.Rcode == dns.RcodeNameError):
 		return l.fault(changed, "the owner record is not what it was any more (%s)", said)
@@ -122,8 +130,10 @@ func (l *line) judge(m, r *dns.Msg, signed bool, unproven error) error {
 		return l.fault(failed, "it could not (%s): its log tells why; a journal that it cannot write is usual, and a zone that is not loaded", said)
 	case update && r.Rcode == dns.RcodeRefused:
 		return l.fault(refused, "does not let the key %s change these records (%s): grant it that, in BIND by update-policy, in Knot by an acl; the owner record is one of them; or correct server, if it is not the zone's primary", l.key.Name, said)
-	case !update && r.Rcode == dns.RcodeRefused:
+	case question && r.Rcode == dns.RcodeRefused:
 		return l.fault(refused, "does not answer for the zone (%s): correct zone or server, or let this node ask (allow-query)", said)
+	case !update && !question && r.Rcode != dns.RcodeServerFailure:
+		return l.fault(refused, "does not take notifications with the key %s (%s): allow it, in BIND by allow-notify, in Knot by an acl", l.key.Name, said)
 	case r.Rcode == dns.RcodeNotAuth, r.Rcode == dns.RcodeNotZone:
 		return l.fault(refused, "is not the primary of a zone of that name (%s): correct zone or server", said)
 	case r.Rcode == dns.RcodeNotImplemented, r.Rcode == dns.RcodeFormatError:
@@ -140,7 +150,7 @@ func (l *line) ofKey(t *dns.TSIG) *fault {
 	case dns.RcodeBadSig:
 		return l.fault(refused, "has another secret for the key %s (BADSIG): correct tsig.secret", k.Name)
 	case dns.RcodeBadKey:
-		return l.fault(refused, "does not take the key %s with %s (BADKEY): correct tsig, or give it that key and let it do this; Knot also says so when its acl does not fit", k.Name, k.Algorithm)
+		return l.fault(refused, "does not take the key %s with %s (BADKEY): correct tsig or server, or give it that key and let it do this; Knot also says so when its acl does not fit", k.Name, k.Algorithm)
 	case dns.RcodeBadTime:
 		away := "is more than 5 minutes away from its own"
 		if there, err := hex.DecodeString(t.OtherData); err == nil && len(there) == 6 { // RFC 8945, 5.2.3
@@ -160,12 +170,12 @@ func (l *line) ofKey(t *dns.TSIG) *fault {
 	}
 }
 
-// An effect is what can have become of a message that has not been answered
-// well.
+// An effect is what can have become of a message.
 type effect int
 
 const (
-	unsent  effect = iota // nothing: it was not sent
+	done    effect = iota // all of it
+	unsent                // nothing: it was not sent
 	refused               // nothing, and somebody has to change something first
 	changed               // nothing: a prerequisite does not hold
 	failed                // nothing, says the name server
@@ -189,6 +199,9 @@ func (l *line) fault(e effect, format string, args ...any) *fault {
 
 // effectOf is what a message came to whose answer was err.
 func effectOf(err error) effect {
+	if err == nil {
+		return done
+	}
 	if f, ok := errors.AsType[*fault](err); ok {
 		return f.effect
 	}
