@@ -169,7 +169,9 @@ func TestUnnotified(t *testing.T) {
 	t.Parallel()
 	b := brands()[1]
 	plain := b.config
-	b.config = func(l *lab, primary bool) string { return strings.ReplaceAll(plain(l, primary), "    notify: secondary\n", "") }
+	b.config = func(l *lab, primary bool) string {
+		return strings.ReplaceAll(plain(l, primary), "    notify: secondary\n", "")
+	}
 	l := newLab(t, b)
 	n := l.node("a", node4, l.config(m{"verify_timeout": "200ms"}))
 	n.comes(sdk.Promote, 1, sdk.OutcomeDone, "db.example.test. A is nothing there, not 192.0.2.11: see that it is notified of changes and may transfer the zone (not within 200ms)")

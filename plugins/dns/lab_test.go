@@ -163,7 +163,7 @@ func (l *lab) stop(at string) {
 	}
 }
 
-func (l *lab) freeze(at string)  { l.running[at].Process.Signal(syscall.SIGSTOP) }
+func (l *lab) freeze(at string)   { l.running[at].Process.Signal(syscall.SIGSTOP) }
 func (l *lab) unfreeze(at string) { l.running[at].Process.Signal(syscall.SIGCONT) }
 
 // A buffer is what a program has printed so far.
@@ -514,4 +514,3 @@ func (x *tap) serve(ctx context.Context, c net.Conn, to string) {
 		}
 	}
 }
-

@@ -68,9 +68,6 @@ func termOf(t *sdk.Term, s string) error {
 	return nil
 }
 
-// is reports whether o is of the same tenure.
-func (o owner) is(other owner) bool { return o.term == other.term && o.node == other.node }
-
 // outranks reports whether the holder of term t on a node has to stay away.
 func (o owner) outranks(t sdk.Term, node string) bool {
 	return o.term > t || o.term == t && o.node != node && o.node != ""

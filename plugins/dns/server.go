@@ -73,9 +73,14 @@ func silent(m *dns.Msg) effect {
 // exchange returns the answer, when there is any, and whether it is signed as
 // it has to be. An error with an answer says that it proves nothing.
 func (l *line) exchange(ctx context.Context, m *dns.Msg) (r *dns.Msg, signed bool, err error) {
-	over := context.AfterFunc(ctx, func() { l.conn.SetDeadline(time.Unix(1, 0)) })
-	defer over()
-	c := &dns.Conn{Conn: l.conn} // anew for each: the library would have a signature go on from the last
+	conn := l.conn
+	over := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // closed already at worst
+	defer func() {
+		if !over() {
+			l.hangUp() // its deadline is over for good
+		}
+	}()
+	c := &dns.Conn{Conn: conn} // anew for each: the library would have a signature go on from the last
 	if l.key != nil {
 		c.TsigSecret = map[string]string{string(l.key.Name): l.key.Secret}
 		m.SetTsig(string(l.key.Name), dns.Fqdn(l.key.Algorithm), fudge, l.now().Unix())

@@ -32,7 +32,9 @@ func TestSettings(t *testing.T) {
 			"verify_timeout": "0s", "on_unverified": "fail", "notify": true, "timeout": "10ms",
 			"tsig": m{"name": "K.example.", "algorithm": "hmac-sha512", "secret": secret},
 			"records": []any{
-				m{"name": "DB.Example.Test."}, m{"name": "db." + zone, "type": "AAAA", "value": "2001:db8::1"}, m{"name": "db." + zone, "value": "192.0.2.1"},
+				m{"name": "DB.Example.Test."},
+				m{"name": "db." + zone, "type": "AAAA", "value": "2001:db8::1"},
+				m{"name": "db." + zone, "value": "192.0.2.1"},
 				m{"name": "www." + zone, "type": "CNAME", "value": "{node}.example.org"},
 				m{"name": "_db._tcp." + zone, "type": "SRV", "value": "{node}.example.org", "port": 1, "priority": 1, "weight": 1},
 			},
