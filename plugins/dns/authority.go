@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -63,7 +64,7 @@ func (p *publisher) addressOf(ctx context.Context, l *line, name string) (netip.
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, p.Timeout, fmt.Errorf("its address is not known within %s", p.Timeout))
 	defer cancel()
-	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
+	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", strings.TrimSuffix(name, ".")) // with its dot, files are passed by
 	if err != nil {
 		return netip.Addr{}, causeOf(ctx, err)
 	}

@@ -21,6 +21,7 @@ type publisher struct {
 	now           func() time.Time
 
 	published atomic.Pointer[tenure] // what Check compares with; nil when nothing is published by this process
+	rights    atomic.Int64           // the sdk.Instant when the key was seen to have them; zero when not yet
 }
 
 // A tenure is what was published for a term.
@@ -59,7 +60,7 @@ func (p *publisher) Promote(ctx context.Context, t *sdk.Transition) error {
 	late := p.verify(ctx, l, want, p.VerifyTimeout)
 	switch {
 	case ctx.Err() != nil:
-		return context.Cause(ctx)
+		return fmt.Errorf("published at %s, and not seen elsewhere yet: %w", p.Server, context.Cause(ctx))
 	case late != nil && p.OnUnverified == "fail":
 		return fmt.Errorf("published at %s, but not everywhere: %w", p.Server, late)
 	case late != nil:
@@ -102,7 +103,7 @@ func (p *publisher) claim(ctx context.Context, l *line, self owner, want []set) 
 			return false, sdk.Refuse(fmt.Errorf("the owner record %s is of service %s: give each service names of its own, or remove that record by nsupdate", p.owner(), holds.service))
 		}
 		if holds != nil && holds.outranks(self.term, self.node) {
-			return false, sdk.Stale(fmt.Errorf("the owner record %s is of term %d, published by %s, and this is term %d: a newer primary has published; if terms began anew, as with a new etcd, remove that record by nsupdate", p.owner(), holds.term, holds.node, self.term))
+			return false, sdk.Stale(fmt.Errorf("the owner record %s is of term %d, published by %s in term %d, and this is term %d: there is a newer primary; if terms began anew, as with a new etcd, remove that record by nsupdate", p.owner(), holds.newest(), holds.node, holds.term, self.term))
 		}
 		if holds != nil && *holds == self {
 			lacks, err := l.lacking(ctx, want, true)

@@ -27,8 +27,8 @@ func TestPublish(t *testing.T) {
 		for _, at := range []string{l.primary, l.secondary} {
 			l.serves(at, "db."+zone, dns.TypeA, "192.0.2.12")
 		}
-		a.comes(sdk.Promote, 1, sdk.OutcomeStaleTerm, "of term 2, published by b")
+		a.comes(sdk.Promote, 1, sdk.OutcomeStaleTerm, "of term 2, published by b in term 2, and this is term 1")
 		l.serves(l.primary, "db."+zone, dns.TypeA, "192.0.2.12")
-		a.check(sdk.RolePrimary, false, "b has published in term 2")
+		a.check(sdk.RolePrimary, false, "knows of term 2, published by b in term 2, and this node has published in term 1")
 	})
 }

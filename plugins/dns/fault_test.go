@@ -54,6 +54,7 @@ func TestFaults(t *testing.T) {
 				t.Errorf("%s: to be asked again: %+v", c.name, r)
 			}
 			t.Logf("%s: %s", c.name, r.Detail)
+			n.check(sdk.RoleStandby, false, words)
 		}
 		for _, name := range []string{"db", "ns1"} {
 			x, err := l.look(l.primary, name+"."+zone, dns.TypeA)
@@ -64,6 +65,7 @@ func TestFaults(t *testing.T) {
 
 		// Another service's names.
 		n.configure(l.config())
+		n.check(sdk.RoleStandby, true, "nobody has published")
 		n.comes(sdk.Promote, 1, sdk.OutcomeDone)
 		stranger := l.node("b", "192.0.2.12", l.config())
 		tr := stranger.transition(sdk.Promote, 5)
@@ -207,6 +209,16 @@ func TestServersOfTheZone(t *testing.T) {
 	}
 	l.stop(l.secondary)
 	n.check(sdk.RolePrimary, true, "warning: not served everywhere: name server "+l.secondary)
+}
+
+// A name server outside of the zone is found as the host finds it.
+func TestServerElsewhere(t *testing.T) {
+	t.Parallel()
+	p := &publisher{settings: settings{Zone: zone + ".", Timeout: 5 * time.Second}}
+	a, err := p.addressOf(t.Context(), nil, "localhost.")
+	if err != nil || !a.IsLoopback() {
+		t.Errorf("localhost is at %s, %v", a, err)
+	}
 }
 
 // Somebody else's change is told, and moves no role.

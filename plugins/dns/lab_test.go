@@ -430,6 +430,7 @@ type deed struct {
 	deaf   bool   // its answer is not passed on, and the connection closed
 	answer []byte // is sent instead of the server's
 	strip  bool   // the answer loses its signature
+	rcode  int    // is answered, without a signature, instead of the server's
 }
 
 func newTap(t *testing.T, to string) *tap {
@@ -491,6 +492,12 @@ func (x *tap) serve(ctx context.Context, c net.Conn, to string) {
 			return
 		}
 		answer := d.answer
+		if d.rcode != 0 {
+			var m dns.Msg
+			if m.Unpack(asked) == nil {
+				answer, _ = new(dns.Msg).SetRcode(&m, d.rcode).Pack()
+			}
+		}
 		if answer == nil {
 			if _, err := out.Write(asked); err != nil {
 				return

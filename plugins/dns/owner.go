@@ -68,7 +68,10 @@ func termOf(t *sdk.Term, s string) error {
 	return nil
 }
 
+// newest is the highest term that the record knows of.
+func (o owner) newest() sdk.Term { return max(o.term, o.left) }
+
 // outranks reports whether the holder of term t on a node has to stay away.
 func (o owner) outranks(t sdk.Term, node string) bool {
-	return o.term > t || o.term == t && o.node != node && o.node != ""
+	return o.newest() > t || o.term == t && o.node != node
 }
