@@ -93,7 +93,7 @@ func (p *publisher) verify(ctx context.Context, l *line, want []set, within time
 	ctx, cancel := context.WithTimeoutCause(ctx, within, fmt.Errorf("not within %s", within))
 	defer cancel()
 	all, err := p.authorities(ctx, l)
-	return errors.Join(err, p.each(all, func(s server) error {
+	return errors.Join(err, each(all, func(s server) error {
 		l := s.line()
 		defer l.hangUp()
 		var unheard error
@@ -134,7 +134,7 @@ func (p *publisher) notify(ctx context.Context, s server) error {
 }
 
 // each has f look at each of the servers, at once.
-func (p *publisher) each(all []server, f func(server) error) error {
+func each(all []server, f func(server) error) error {
 	errs := make([]error, len(all))
 	var looking sync.WaitGroup
 	for i, s := range all {

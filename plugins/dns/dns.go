@@ -100,7 +100,7 @@ func (p *publisher) claim(ctx context.Context, l *line, self owner, want []set) 
 			return false, p.verdict(err, doubt)
 		}
 		if holds != nil && holds.service != self.service {
-			return false, sdk.Refuse(fmt.Errorf("the owner record %s is of service %s: give each service names of its own, or remove that record by nsupdate", p.owner(), holds.service))
+			return false, sdk.Refuse(p.ofAnother(holds))
 		}
 		if holds != nil && holds.outranks(self.term, self.node) {
 			return false, sdk.Stale(fmt.Errorf("the owner record %s is of term %d, published by %s in term %d, and this is term %d: there is a newer primary; if terms began anew, as with a new etcd, remove that record by nsupdate", p.owner(), holds.newest(), holds.node, holds.term, self.term))
@@ -196,37 +196,22 @@ func (p *publisher) remove(ctx context.Context, t *sdk.Transition) error {
 		if err != nil {
 			return p.verdict(err, doubt)
 		}
-		var now owner
-		if holds != nil {
-			now = *holds
-		} else {
-			now = owner{service: p.service}
-		}
-		own := now.node == p.node && now.service == p.service
-		bar := now.term < t.Term || own // an update of this node may be on its way
-		now.left = max(now.left, t.Term)
+		now, own := p.leaving(holds, t.Term)
+		var sets []set // another's stay
+		lacks := ""
 		if own {
-			now.left = max(now.left, now.term)
-		}
-		var lacks string
-		if own {
+			sets = gone
 			if lacks, err = l.lacking(ctx, gone, false); err != nil {
 				return p.verdict(err, doubt)
 			}
 		}
-		if lacks == "" && (!bar || now.service != p.service || holds != nil && *holds == now) {
-			late := p.goneEverywhere(ctx, l, own, gone)
-			switch {
-			case try == 0:
+		if lacks == "" && (holds == nil && now.left == 0 || holds != nil && *holds == now) {
+			late := p.goneEverywhere(ctx, l, sets)
+			if try == 0 {
 				return fmt.Errorf("no record is of this node%s: %w", late, sdk.ErrAlready)
-			default:
-				sdk.Note(ctx, "the records of this node are removed%s", late)
-				return nil
 			}
-		}
-		sets := gone
-		if !own {
-			sets = nil // another's
+			sdk.Note(ctx, "no record is of this node any more%s", late)
+			return nil
 		}
 		switch last = l.replace(ctx, p.owner(), holds, now, sets); effectOf(last) {
 		case unsent, refused:
@@ -241,10 +226,31 @@ func (p *publisher) remove(ctx context.Context, t *sdk.Transition) error {
 	return p.verdict(last, doubt)
 }
 
-// goneEverywhere waits until the records are gone from all servers, and says
-// where they are not.
-func (p *publisher) goneEverywhere(ctx context.Context, l *line, own bool, gone []set) string {
-	if !own {
+// leaving is what the owner record has to become when this node leaves the role
+// in term t, and whether the records are this node's. Where an update of this
+// node may be on its way, the record changes.
+func (p *publisher) leaving(holds *owner, t sdk.Term) (now owner, own bool) {
+	if holds == nil {
+		return owner{service: p.service, left: t}, false
+	}
+	now = *holds
+	if now.service != p.service {
+		return now, false
+	}
+	own = now.node == p.node
+	switch {
+	case own:
+		now.left = max(now.left, now.term, t)
+	case now.term < t:
+		now.left = max(now.left, t)
+	}
+	return now, own
+}
+
+// goneEverywhere waits until the sets are gone from all servers, and says where
+// they are not.
+func (p *publisher) goneEverywhere(ctx context.Context, l *line, gone []set) string {
+	if len(gone) == 0 {
 		return ""
 	}
 	if late := p.verify(ctx, l, gone, p.VerifyTimeout); late != nil {

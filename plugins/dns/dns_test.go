@@ -14,7 +14,7 @@ func TestPublish(t *testing.T) {
 	forBrands(t, func(t *testing.T, l *lab) {
 		a, b := l.node("a", node4, l.config()), l.node("b", "192.0.2.12", l.config())
 		a.comes(sdk.Demote, 0, sdk.OutcomeAlready, "the records stay")
-		a.check(sdk.RoleStandby, true, "nobody has published")
+		a.check(sdk.RoleStandby, true, "nobody has")
 		a.comes(sdk.Promote, 1, sdk.OutcomeDone, "db.example.test. A 192.0.2.11, as all servers of the zone serve")
 		for _, at := range []string{l.primary, l.secondary} {
 			l.serves(at, "db."+zone, dns.TypeA, "192.0.2.11")
@@ -22,7 +22,7 @@ func TestPublish(t *testing.T) {
 		}
 		a.comes(sdk.Promote, 1, sdk.OutcomeAlready)
 		a.check(sdk.RolePrimary, true, "as all servers of the zone serve")
-		b.check(sdk.RoleStandby, true, "a has published in term 1")
+		b.check(sdk.RoleStandby, true, "a has in term 1")
 		b.comes(sdk.Promote, 2, sdk.OutcomeDone)
 		for _, at := range []string{l.primary, l.secondary} {
 			l.serves(at, "db."+zone, dns.TypeA, "192.0.2.12")

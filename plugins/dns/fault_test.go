@@ -65,7 +65,7 @@ func TestFaults(t *testing.T) {
 
 		// Another service's names.
 		n.configure(l.config())
-		n.check(sdk.RoleStandby, true, "nobody has published")
+		n.check(sdk.RoleStandby, true, "nobody has")
 		n.comes(sdk.Promote, 1, sdk.OutcomeDone)
 		stranger := l.node("b", "192.0.2.12", l.config())
 		tr := stranger.transition(sdk.Promote, 5)
@@ -231,7 +231,7 @@ func TestChangedByHand(t *testing.T) {
 		other.records = []dns.RR{rr(t, "db."+zone+". 10 A 192.0.2.99")}
 		l.update(t, owner{term: 1, node: "a", service: "orders"}, owner{term: 1, node: "a", service: "orders"}, other)
 		l.serves(l.secondary, "db."+zone, dns.TypeA, "192.0.2.99")
-		n.check(sdk.RolePrimary, true, "warning: not served everywhere: name server "+l.primary+": db.example.test. A is 192.0.2.99 there, not 192.0.2.11")
+		n.check(sdk.RolePrimary, true, "warning: not served everywhere: name server "+l.primary+", zone example.test.: db.example.test. A is 192.0.2.99 there, not 192.0.2.11")
 		// The next promotion of the same term mends it.
 		n.comes(sdk.Promote, 1, sdk.OutcomeDone)
 		l.serves(l.secondary, "db."+zone, dns.TypeA, node4)

@@ -146,7 +146,7 @@ func TestDelete(t *testing.T) {
 		a, b := l.node("a", node4, l.config(del)), l.node("b", "192.0.2.12", l.config(del))
 		a.comes(sdk.Demote, 0, sdk.OutcomeAlready, "no record is of this node")
 		a.comes(sdk.Promote, 1, sdk.OutcomeDone)
-		a.comes(sdk.Demote, 1, sdk.OutcomeDone, "are removed")
+		a.comes(sdk.Demote, 1, sdk.OutcomeDone, "no record is of this node any more")
 		for _, at := range []string{l.primary, l.secondary} {
 			l.serves(at, "db."+zone, dns.TypeA, "nothing")
 			l.serves(at, "_deputy.db."+zone, dns.TypeTXT, `"term=1" "node=a" "service=orders" "left=1"`)

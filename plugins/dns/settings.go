@@ -25,7 +25,7 @@ type settings struct {
 	Owner         domain        `toml:"owner" doc:"the name of the owner record; without it _deputy. and the name of the first record"`
 	OnDemote      string        `toml:"on_demote" doc:"keep: the records stay until the next primary replaces them; delete: they go when this node leaves the role" default:"keep" enum:"keep|delete"`
 	Verify        []endpoint    `toml:"verify" doc:"the name servers that have to serve the records; without it all that the zone names (NS), at the port of server"`
-	VerifyTimeout time.Duration `toml:"verify_timeout" doc:"how long they have for it" default:"2s" min:"0s" max:"1m"`
+	VerifyTimeout time.Duration `toml:"verify_timeout" doc:"how long they have for it" default:"2s" min:"10ms" max:"1m"`
 	OnUnverified  string        `toml:"on_unverified" doc:"when one of them does not serve the records by then: warn, or fail the promotion; server itself always has to" default:"warn" enum:"warn|fail"`
 	Notify        bool          `toml:"notify" doc:"tell the other servers of a change at once (NOTIFY, signed with the key), for a primary that takes its time to; they have to allow it" default:"false"`
 	Timeout       time.Duration `toml:"timeout" doc:"how long a name server may take for one answer" default:"1s" min:"10ms" max:"30s"`

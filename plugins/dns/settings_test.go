@@ -29,7 +29,7 @@ func TestSettings(t *testing.T) {
 		{"the least", base(nil), ""},
 		{"everything", base(m{
 			"server": "[2001:db8::53]:5353", "ttl": "0s", "owner": "_ha.example.test.", "on_demote": "delete", "verify": []string{"ns1.example.org", "192.0.2.54:53"},
-			"verify_timeout": "0s", "on_unverified": "fail", "notify": true, "timeout": "10ms",
+			"verify_timeout": "10ms", "on_unverified": "fail", "notify": true, "timeout": "10ms",
 			"tsig": m{"name": "K.example.", "algorithm": "hmac-sha512", "secret": secret},
 			"records": []any{
 				m{"name": "DB.Example.Test."},
