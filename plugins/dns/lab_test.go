@@ -313,6 +313,7 @@ func (l *lab) config(change ...map[string]any) map[string]any {
 		"records": []any{map[string]any{"name": "db." + zone}},
 		// A busy machine is no reason to fail here.
 		"timeout": "5s", "verify_timeout": "10s",
+		"notify": l.brand.name == "knot", // it lets a second pass before it notifies
 	}
 	for _, more := range change {
 		for key, value := range more {

@@ -15,8 +15,7 @@ import (
 func TestSpeed(t *testing.T) {
 	t.Parallel()
 	forBrands(t, func(t *testing.T, l *lab) {
-		quick := map[string]any{"notify": true} // Knot lets a second pass before it notifies
-		a, b := l.node("a", node4, l.config(quick)), l.node("b", "192.0.2.12", l.config(quick))
+		a, b := l.node("a", node4, l.config()), l.node("b", "192.0.2.12", l.config())
 		var took []time.Duration
 		for term := sdk.Term(1); term <= 40; term += 2 {
 			for i, n := range []*node{a, b} {
