@@ -76,12 +76,12 @@ func newLab(t *testing.T, b brand) *lab {
 	}
 	l := &lab{t: t, brand: b, running: map[string]*exec.Cmd{}}
 	l.primary, l.secondary = l.places()
-	l.start(l.primary)
-	l.start(l.secondary)
 	t.Cleanup(func() {
 		l.stop(l.primary)
 		l.stop(l.secondary)
 	})
+	l.start(l.primary)
+	l.start(l.secondary)
 	return l
 }
 

@@ -31,8 +31,8 @@ var readme string
 // gives the name server of that. Measured on two cores that others use, too:
 // see README.md.
 const (
-	forcedBound  = 200 * time.Millisecond
-	tidyingBound = 100 * time.Millisecond
+	forcedBound  = 300 * time.Millisecond
+	tidyingBound = 250 * time.Millisecond
 )
 
 // plugin signs with the clock given.
