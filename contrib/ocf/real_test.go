@@ -100,9 +100,9 @@ func TestStateful(t *testing.T) {
 	}
 }
 
-// The contract of all plugins, with a promotable agent of others.
+// The contract of all plugins, with a promotable agent of others. It is alone with
+// the processor: the suite bounds times, and agents are many processes.
 func TestStatefulConforms(t *testing.T) {
-	t.Parallel()
 	config, state := stateful(t)
 	sdktest.Run(t, sdktest.Binary(sdktest.Build(t, ".")), sdktest.Config{
 		Settings: config,
@@ -161,7 +161,6 @@ func TestIPaddr2(t *testing.T) {
 // The contract of all plugins, with a simple agent of others: the cases in which
 // the agent matters. IPaddr2 takes its time; Stateful goes through all of them.
 func TestIPaddr2Conforms(t *testing.T) {
-	t.Parallel()
 	l := netlab.New(t)
 	l.Plug(l.Home(), "two0", "198.51.100.11/24")
 	const vip = "198.51.100.10"
