@@ -106,6 +106,7 @@ func TestStatefulConforms(t *testing.T) {
 	config, state := stateful(t)
 	sdktest.Run(t, sdktest.Binary(sdktest.Build(t, ".")), sdktest.Config{
 		Settings: config,
+		Timeout:  30 * time.Second,
 		Promoted: func() (bool, error) { return state() == "Promoted", nil },
 	})
 }
@@ -166,6 +167,7 @@ func TestIPaddr2Conforms(t *testing.T) {
 	const vip = "198.51.100.10"
 	sdktest.Run(t, sdktest.Binary(sdktest.Build(t, ".")), sdktest.Config{
 		Settings: virtualIP(t, vip, "two0"),
+		Timeout:  30 * time.Second,
 		Only:     regexp.MustCompile("^(demote-first|promote|promote-twice|demote-twice|adopt|cancel|kill-promote|check-changes-nothing|descriptors)$"),
 		Promoted: func() (bool, error) { return has(vip) },
 	})
