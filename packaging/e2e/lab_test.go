@@ -21,8 +21,11 @@ import (
 const (
 	size       = 3
 	probeEvery = 2 * time.Millisecond
-	settleFor  = 30 * time.Second
-	etcdFor    = time.Minute
+	// What is to come by itself may take this long. The polkit of Debian 12 (122)
+	// signals what it waits for without its mutex, so a wake-up may be lost, and
+	// then its answer takes 15 s.
+	settleFor = 30 * time.Second
+	etcdFor   = time.Minute
 )
 
 // A lab is a network with three hosts of one release, etcd and a prober.
@@ -197,7 +200,7 @@ func (l *lab) close() error {
 	if l.data != "" {
 		err = errors.Join(err, os.RemoveAll(l.data))
 	}
-	return errors.Join(err, sweepCgroups())
+	return errors.Join(err, sweepCgroups(dirPrefix()))
 }
 
 // off turns the hosts off, and ends the asking.
