@@ -324,7 +324,7 @@ func (m *Member) status() Status {
 	for _, p := range m.parts {
 		s.Parts = append(s.Parts, PartStatus{
 			Name: p.Name, Use: p.def().Use, Promoted: p.promoted,
-			Checked: p.health.answered, Fit: !p.health.answered || p.health.fit,
+			Checked: p.health.answered, Fit: !p.health.unfit(), Warning: m.warns(p),
 			Detail: p.health.detail, At: p.health.at,
 		})
 	}
