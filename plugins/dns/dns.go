@@ -121,6 +121,8 @@ func (p *publisher) claim(ctx context.Context, l *line, self owner, want []set) 
 			return false, p.verdict(last, doubt)
 		case lost:
 			doubt = last
+		case done:
+			doubt = errTaken
 		}
 	}
 	if last == nil {
@@ -129,10 +131,16 @@ func (p *publisher) claim(ctx context.Context, l *line, self owner, want []set) 
 	return false, p.verdict(last, doubt)
 }
 
+// errTaken is the doubt about an update that was taken, and not seen since.
+var errTaken = errors.New("the name server took the update")
+
 // verdict is what an act has to return for a fault. In doubt is one who has
-// sent an update whose answer never came, and has not seen that it was done:
-// it may be yet.
+// sent an update whose answer never came, and has not seen that it was done,
+// and one whose update was taken, which nothing has shown since.
 func (p *publisher) verdict(err, doubt error) error {
+	if doubt == errTaken { //nolint:errorlint // this very one
+		return fmt.Errorf("%w, and what it came to is not seen: %w", errTaken, err)
+	}
 	if doubt != nil {
 		if err != doubt { //nolint:errorlint // this very one
 			err = fmt.Errorf("%w; before: %w", err, doubt)
@@ -218,6 +226,8 @@ func (p *publisher) remove(ctx context.Context, t *sdk.Transition) error {
 			return p.verdict(last, doubt)
 		case lost:
 			doubt = last
+		case done:
+			doubt = errTaken
 		}
 	}
 	if last == nil {

@@ -129,6 +129,21 @@ func TestNetwork(t *testing.T) {
 			x.does(func(bool) deed { return deed{} })
 		}
 
+		// The name server takes the update, and is not seen again.
+		n.configure(l.config(m{"server": x.at, "timeout": "1s", "on_demote": "delete"}))
+		for _, a := range []sdk.Action{sdk.Demote, sdk.Promote} {
+			term++
+			var taken atomic.Bool
+			x.does(func(update bool) deed {
+				if update {
+					taken.Store(true)
+				}
+				return deed{lose: taken.Load() && !update}
+			})
+			says(t, n.act(a, term), sdk.OutcomeUnknown, "the name server took the update, and what it came to is not seen")
+			x.does(func(bool) deed { return deed{} })
+		}
+
 		// No question is answered with a signature.
 		x.does(func(bool) deed { return deed{strip: true} })
 		says(t, n.act(sdk.Promote, term+1), sdk.OutcomeUnchanged, "its answer is not signed, so that it proves nothing")
