@@ -55,14 +55,13 @@ func newSlow(t *testing.T, guard bool) (*vip, *slow) {
 		Addresses: []place{{netip.MustParsePrefix("192.0.2.30/32")}, {netip.MustParsePrefix("2001:db8::30/128")}},
 		Interface: "slow0", Guard: guard, KillConnections: true, Deprecated: true,
 	}
-	v, err := newVIP(t.Context(), s, sdk.Host{Service: "slow", Part: "vip", Log: slog.New(slog.DiscardHandler)})
+	k := &slow{kernel: &rtnetlink{}}
+	v, err := newVIPOf(k, s, sdk.Host{Service: "slow", Part: "vip", Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := &slow{kernel: v.kernel}
-	v.kernel = k
 	t.Cleanup(func() {
-		if err := errors.Join(v.guard.Remove(), v.Close()); err != nil {
+		if err := errors.Join(v.Close(), v.guard.Remove(), v.guard.Close()); err != nil {
 			t.Error(err)
 		}
 	})
