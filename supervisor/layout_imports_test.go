@@ -55,7 +55,7 @@ func arrows() []arrow {
 		{from: "supervisor/config", own: seam, others: []string{toml}},
 		{from: "supervisor/control", own: seam, others: []string{xsys, xsync}},
 		{from: "supervisor/etcd", own: seam, others: []string{etcd, grpc, zap, xsync}},
-		{from: "supervisor/etcd/etcdtest", own: []string{"sdk", "supervisor", "supervisor/etcd"}, others: []string{etcd, grpc, zap, xsync, xsys}},
+		{from: "supervisor/etcd/etcdtest", own: []string{"sdk", "supervisor", "supervisor/etcd"}, others: []string{etcd, grpc, zap, netlink, xsync, xsys}},
 		{from: "supervisor/http", own: seam, others: []string{metrics, xsync}},
 		{from: "supervisor/plugin", own: append(slices.Clone(seam), "sdk/proto", "sdk/wire"), others: []string{goplugin, hclog, grpc, protobuf, xsys, xsync}},
 		{from: "supervisor/rundir", own: seam, others: []string{xsys}},

@@ -221,11 +221,11 @@ func testDrain(t *testing.T, c *etcdtest.Cluster) {
 
 func testRemoveIsRefused(t *testing.T, c *etcdtest.Cluster) {
 	ctx, op, a := t.Context(), realClient(t, c, "desk"), startReal(t, c, "a")
-	takeReal(t, a, "db", 600*time.Millisecond)
+	takeReal(t, a, "db", time.Second)
 	if err := op.Remove(ctx, "db"); !errors.Is(err, supervisor.ErrBusy) || !strings.Contains(err.Error(), "a is primary") {
 		t.Errorf("remove while a is primary: %v", err)
 	}
-	if err := a.Elector("db", 600*time.Millisecond).Publish(ctx, supervisor.Candidate{Node: supervisor.Node{Name: "a"}}); err != nil {
+	if err := a.Elector("db", time.Second).Publish(ctx, supervisor.Candidate{Node: supervisor.Node{Name: "a"}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := op.Remove(ctx, "db"); !errors.Is(err, supervisor.ErrBusy) || !strings.Contains(err.Error(), "a member runs on a") {

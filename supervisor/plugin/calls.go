@@ -225,9 +225,11 @@ func (l *life) watch() {
 	}
 }
 
-// dies reports whether a call failed because the process is ending.
+// dies reports whether a call that nobody cancelled failed because the process
+// is ending. A connection that is closed behind one cancels what is called over it.
 func (l *life) dies(err error) bool {
-	return l.killed() != nil || errors.Is(err, wire.ErrUnavailable) && l.await(noticeTime)
+	lost := errors.Is(err, wire.ErrUnavailable) || errors.Is(err, context.Canceled)
+	return l.killed() != nil || lost && l.await(noticeTime)
 }
 
 // noticeTime is how long after its connection broke the end of a process may

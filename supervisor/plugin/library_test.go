@@ -148,7 +148,9 @@ func library(args []string) int {
 	}
 	switch args[0] {
 	case "kill a stopped one":
-		kill(pid, unix.SIGSTOP)
+		for kill(pid, unix.SIGSTOP); !stopped(pid); {
+			time.Sleep(time.Millisecond)
+		}
 		client.Kill()
 		fmt.Println("killed")
 	case "grandchild":

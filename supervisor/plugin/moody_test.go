@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -170,9 +171,16 @@ func (s *stage) answers() int {
 func freeze(t testing.TB, pid int) {
 	t.Helper()
 	kill(pid, unix.SIGSTOP)
-	eventually(t, "the process to be stopped", func() bool {
-		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		return strings.Contains(string(stat), ") T ")
+	eventually(t, "the process to be stopped", func() bool { return stopped(pid) })
+}
+
+// stopped reports whether no thread of a process runs any more: the signal has
+// been sent before each of them has seen it.
+func stopped(pid int) bool {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	return len(threads) > 0 && !slices.ContainsFunc(threads, func(thread string) bool {
+		stat, _ := os.ReadFile(thread)
+		return !strings.Contains(string(stat), ") T ")
 	})
 }
 

@@ -313,3 +313,19 @@ func TestRule11_ACrashedProcessIsStartedAgainAndConfiguredAnew(t *testing.T) {
 		t.Errorf("go-plugin's own has started it again: %q", by.said)
 	}
 }
+
+// The host may have closed the connection to a process before it knows that it
+// ends: that does not fail a call either.
+func TestCallOverAConnectionThatIsBeingClosed(t *testing.T) {
+	s := opened(t, nil)
+	s.mu.Lock()
+	l := s.now
+	s.mu.Unlock()
+	l.conn.Load().Close()
+	kill(s.PID(), unix.SIGKILL)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := s.Renew(ctx, 1); err != nil {
+		t.Error(err)
+	}
+}

@@ -211,7 +211,7 @@ func (l *line) close() error {
 // a unit.
 func (l *line) read() {
 	defer close(l.over)
-	defer l.conn.Close() // what ends the signals may be half done, and calls taken until it is
+	defer l.conn.Close()       // what ends the signals may be half done, and calls taken until it is
 	for s := range l.signals { // closed with the connection
 		if s.Name == propertiesInterface+".PropertiesChanged" {
 			l.mu.Lock()

@@ -2,7 +2,7 @@ package etcdtest
 
 import (
 	"context"
-	"encoding/hex"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -10,8 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
+	"strconv"
 	"sync"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 )
 
 // clients stands for all clients where a link needs an end.
@@ -228,8 +231,9 @@ func owner(remote, local net.Addr, pids []int) (int, error) {
 	return 0, fmt.Errorf("find the process of %v: none of %v", remote, pids)
 }
 
-// inodeOf finds the socket whose own address is remote in /proc/net/tcp, see
-// proc_net_tcp in the kernel's documentation.
+// inodeOf asks the kernel for the one socket whose own address is remote, see
+// sock_diag(7). The table in /proc/net/tcp tells the same, and takes
+// milliseconds to read on a machine with much memory.
 func inodeOf(remote, local net.Addr) (string, error) {
 	a, err := netip.ParseAddrPort(remote.String())
 	if err != nil {
@@ -239,30 +243,28 @@ func inodeOf(remote, local net.Addr) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	table := "/proc/net/tcp"
+	family := byte(unix.AF_INET)
 	if a.Addr().Is6() {
-		table = "/proc/net/tcp6"
+		family = unix.AF_INET6
 	}
-	data, err := os.ReadFile(table)
+	// struct inet_diag_req_v2, in all states, of any interface and cookie.
+	ask := binary.NativeEndian.AppendUint32([]byte{family, unix.IPPROTO_TCP, 0, 0}, ^uint32(0))
+	ask = binary.BigEndian.AppendUint16(ask, a.Port())
+	ask = binary.BigEndian.AppendUint16(ask, b.Port())
+	for _, ip := range []netip.Addr{a.Addr(), b.Addr()} {
+		ask = append(ask, ip.AsSlice()...)
+		ask = append(ask, make([]byte, 16-ip.BitLen()/8)...)
+	}
+	ask = append(ask, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff)
+	req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, 0)
+	req.AddRawData(ask)
+	got, err := req.Execute(unix.NETLINK_INET_DIAG, 0)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("find the socket of %v: %w", remote, err)
 	}
-	own, peer := procAddr(a), procAddr(b)
-	for line := range strings.Lines(string(data)) {
-		f := strings.Fields(line)
-		if len(f) > 9 && f[1] == own && f[2] == peer && f[9] != "0" {
-			return f[9], nil
-		}
+	const inode = 68 // in struct inet_diag_msg
+	if len(got) != 1 || len(got[0]) < inode+4 {
+		return "", fmt.Errorf("find the socket of %v: %d answers", remote, len(got))
 	}
-	return "", fmt.Errorf("find the socket of %v: not in %s", remote, table)
-}
-
-// procAddr spells an address as /proc/net/tcp does: each group of four bytes
-// in the machine's order, here little-endian.
-func procAddr(a netip.AddrPort) string {
-	b := a.Addr().AsSlice()
-	for i := 0; i < len(b); i += 4 {
-		slices.Reverse(b[i : i+4])
-	}
-	return fmt.Sprintf("%s:%04X", strings.ToUpper(hex.EncodeToString(b)), a.Port())
+	return strconv.FormatUint(uint64(binary.NativeEndian.Uint32(got[0][inode:])), 10), nil
 }
