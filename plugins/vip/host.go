@@ -260,6 +260,7 @@ func (v *vip) mend(until sdk.Instant, by string) error {
 			}
 		}
 	}
+	v.mended(by) // or tried to
 	if err := v.last(l, until, true); err != nil {
 		return err
 	}
@@ -269,7 +270,6 @@ func (v *vip) mend(until sdk.Instant, by string) error {
 	if still := v.unsound(l, here); len(still) > 0 {
 		return fmt.Errorf("%v on %s: added, but the kernel has %v", still, l.name, here)
 	}
-	v.mended(by)
 	v.log.Warn("address was gone or changed; put back", "address", fmt.Sprint(wrong), "by", by,
 		"cause", "another program manages the interface, or it was down; systemd-networkd needs KeepConfiguration=yes")
 	v.say(l)

@@ -53,7 +53,7 @@ func newSlow(t *testing.T, guard bool) (*vip, *slow) {
 	l.Plug(home, "slow0", "192.0.2.11/24", "2001:db8::11/64")
 	s := settings{
 		Addresses: []place{{netip.MustParsePrefix("192.0.2.30/32")}, {netip.MustParsePrefix("2001:db8::30/128")}},
-		Interface: "slow0", Guard: guard, KillConnections: true, Deprecated: true,
+		Interface: "slow0", Guard: guard, MonitorLink: true, KillConnections: true, Deprecated: true,
 	}
 	k := &slow{kernel: &rtnetlink{}}
 	v, err := newVIPOf(k, s, sdk.Host{Service: "slow", Part: "vip", Log: slog.New(slog.DiscardHandler)})

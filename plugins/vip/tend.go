@@ -38,15 +38,16 @@ func (v *vip) tend(ctx context.Context) {
 }
 
 // Watch tells of changes of the interface and of the addresses, and when
-// something was put right or could not be.
+// something was put right or could not be. What was before it began is news,
+// too.
 func (v *vip) Watch(ctx context.Context, changed func()) error {
 	for {
 		v.mu.Lock()
 		news := v.news
 		v.mu.Unlock()
+		changed()
 		select {
 		case <-news:
-			changed()
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -109,9 +110,10 @@ func (v *vip) relink(ctx context.Context, event uint32) {
 }
 
 // The bounds of repairs: so many at once, and others only with a renewal. Then
-// it is time that people, or another node, see to it.
+// it is time that people, or another node, see to it. One "ip address flush"
+// tries ten times.
 const (
-	mendsAtOnce  = 5
+	mendsAtOnce  = 20
 	mendingFrame = 10 * time.Second
 )
 
