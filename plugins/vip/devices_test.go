@@ -236,3 +236,31 @@ func TestSourceAddresses(t *testing.T) {
 	}
 	a.demote(sdk.OutcomeDone)
 }
+
+// Settings of the kernel that do not go with the address are told of.
+func TestSysctls(t *testing.T) {
+	t.Parallel()
+	l := netlab.New(t)
+	for _, c := range []struct{ address, key, value, says string }{
+		{vip4, "all/arp_ignore", "2", "arp_ignore = 2"},
+		{vip4 + "/24", "eth0/arp_ignore", "8", "arp_ignore = 8"},
+		{vip4 + "/24", "all/promote_secondaries", "0", "promote_secondaries = 0"},
+		{vip4, "all/promote_secondaries", "0", ""},
+		{vip6, "all/arp_ignore", "8", ""},
+	} {
+		h := l.Host("192.0.2.11/24", "2001:db8::11/64")
+		h.Set("net/ipv4/conf/eth0/promote_secondaries", "0")
+		h.Set("net/ipv4/conf/all/promote_secondaries", "1")
+		h.Set("net/ipv4/conf/"+c.key, c.value)
+		n := newNode(t, h, "a", map[string]any{"address": c.address, "interface": "eth0"})
+		if c.says != "" {
+			eventually(t, c.says, func() bool { return strings.Contains(n.hosted.Said(), c.says) })
+			continue
+		}
+		n.demote(sdk.OutcomeAlready)
+		n.check(sdk.RoleStandby, true, "")
+		if said := n.hosted.Said(); strings.Contains(said, "is not good") {
+			t.Errorf("%s with %s = %s: said %s", c.address, c.key, c.value, said)
+		}
+	}
+}

@@ -103,6 +103,11 @@ func (v *vip) relink(ctx context.Context, event uint32) {
 	if !same {
 		v.tell()
 	}
+	if err == nil && l.index != before.index {
+		for _, c := range v.cautions(l) {
+			v.log.Warn("a setting of this host is not good for the address", "interface", l.name, "cause", c)
+		}
+	}
 	if err == nil && l.up() {
 		v.heal(ctx, "")
 		v.speakUp()
