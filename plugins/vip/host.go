@@ -26,12 +26,16 @@ type seen struct {
 }
 
 // look looks at the host.
-func (v *vip) look() (s seen, err error) {
-	if s.guard, err = v.guard.State(); err != nil {
-		if v.Guard {
-			return s, err
-		}
-		s.guard = kernelguard.State{}
+func (v *vip) look() (seen, error) {
+	return v.lookBeside(v.guard.State())
+}
+
+// lookBeside looks at the rest of the host.
+func (v *vip) lookBeside(guard kernelguard.State, err error) (s seen, _ error) {
+	if err != nil && v.Guard {
+		return s, err
+	} else if err == nil {
+		s.guard = guard
 	}
 	s.here, err = v.kernel.list(slices.Concat(v.addrs(), s.guard.Addresses))
 	return s, err
@@ -91,15 +95,12 @@ func (v *vip) unsound(l link, here []entry) []netip.Prefix {
 // adopt reports whether all is in place already, and keeps it so; the guard,
 // if there is to be one, is open. Foreign addresses are an error: nothing is
 // done about them.
-func (v *vip) adopt(l link, open bool, until sdk.Instant) (now seen, already bool, err error) {
-	if now, err = v.look(); err != nil {
-		return now, false, sdk.Unchanged(err)
-	}
+func (v *vip) adopt(l link, now seen, open bool, until sdk.Instant) (already bool, err error) {
 	if err := now.foreign(); err != nil {
-		return now, false, sdk.Refuse(err)
+		return false, sdk.Refuse(err)
 	}
 	if !v.inPlace(l, now.here) || v.Guard != open || v.Guard != now.guard.Installed {
-		return now, false, nil
+		return false, nil
 	}
 	v.mu.Lock()
 	taken := !v.held
@@ -108,7 +109,7 @@ func (v *vip) adopt(l link, open bool, until sdk.Instant) (now seen, already boo
 	if taken {
 		v.announceOn() // a process of before has begun it
 	}
-	return now, true, v.last(l, until, true)
+	return true, v.last(l, until, true)
 }
 
 // add brings the addresses here for as long as the lease holds, and proves it.

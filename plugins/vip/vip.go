@@ -86,7 +86,9 @@ func (v *vip) Promote(ctx context.Context, t *sdk.Transition) error {
 		v.promoting = false
 		v.mu.Unlock()
 	}()
-	open := v.Guard && v.stillOpen(t.LeaseUntil)
+	guard, unknown := v.guard.State()
+	// What a process of before has opened is kept open, if it lives.
+	open := v.Guard && unknown == nil && guard.Current && guard.Left > 0 && v.guard.Renew(t.LeaseUntil) == nil
 	if err := v.enter(ctx); err != nil {
 		return sdk.Unchanged(err)
 	}
@@ -95,7 +97,11 @@ func (v *vip) Promote(ctx context.Context, t *sdk.Transition) error {
 	if err != nil {
 		return sdk.Unchanged(err)
 	}
-	seen, already, err := v.adopt(l, open, t.LeaseUntil)
+	seen, err := v.lookBeside(guard, unknown)
+	if err != nil {
+		return sdk.Unchanged(err)
+	}
+	already, err := v.adopt(l, seen, open, t.LeaseUntil)
 	switch {
 	case err != nil:
 		return err
@@ -129,12 +135,6 @@ func (v *vip) Promote(ctx context.Context, t *sdk.Transition) error {
 	}
 	sdk.Note(ctx, "%s on %s", v, l.name)
 	return nil
-}
-
-// stillOpen keeps open what a process of before has opened, if that lives.
-func (v *vip) stillOpen(until sdk.Instant) bool {
-	state, err := v.guard.State()
-	return err == nil && state.Current && state.Left > 0 && v.guard.Renew(until) == nil
 }
 
 // probes tells whether to look for other hosts with the addresses: unless the
