@@ -1,9 +1,15 @@
 package main
 
 import (
+	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/deputy-ha/deputy/plugins/kernelguard/netlab"
 	"github.com/deputy-ha/deputy/sdk"
@@ -61,4 +67,41 @@ func TestRivals(t *testing.T) {
 			a.check(sdk.RolePrimary, true, "")
 		})
 	}
+}
+
+// An IPv6 address that somebody has added anew, and whose duplicate detection
+// has failed, is here and does not answer. It is made to.
+func TestDuplicateDetectionFailed(t *testing.T) {
+	t.Parallel()
+	l := netlab.New(t)
+	a := newNode(t, l.Host("192.0.2.11/24", "2001:db8::11/64"), "a", both())
+	peer := l.Host(peer4+"/24", peer6+"/64")
+	echoes(a.Host)
+	a.demote(sdk.OutcomeAlready)
+	a.promote(sdk.OutcomeDone)
+	other := l.Host("192.0.2.13/24", vip6+"/64")
+	a.signal(syscall.SIGSTOP) // or it would be quicker
+	eventually(t, "stopped", func() bool {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", a.hosted.PIDs()[0]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return !slices.ContainsFunc(threads, func(path string) bool {
+			stat, err := os.ReadFile(path)
+			return err == nil && !strings.Contains(string(stat), ") T ")
+		})
+	})
+	a.Run("ip", "addr", "del", vip6+"/128", "dev", "eth0")
+	a.Run("ip", "addr", "add", vip6+"/128", "dev", "eth0")
+	eventually(t, "detected", func() bool { return strings.Contains(a.Run("ip", "addr", "show", "to", vip6), "dadfailed") })
+	other.Run("ip", "addr", "del", vip6+"/64", "dev", "eth0")
+	a.signal(syscall.SIGCONT)
+	eventually(t, "usable", func() bool {
+		out := a.Run("ip", "addr", "show", "to", vip6)
+		return strings.Contains(out, "nodad") && !strings.Contains(out, "dadfailed") && !strings.Contains(out, "tentative")
+	})
+	if !reaches(peer, at6, 5*time.Second) {
+		t.Errorf("%s does not answer", vip6)
+	}
+	a.check(sdk.RolePrimary, true, "")
 }
