@@ -209,7 +209,7 @@ func (s *fenceScene) switchAway() {
 		flat := strings.Join(strings.Fields(out), " ")
 		return err == nil && strings.Contains(flat, "warning: cannot fence ") && strings.Contains(flat, from.name+": no answer within 2s")
 	})
-	await(s.T, 5*time.Second, "so does its journal", func() bool {
+	await(s.T, settleFor, "so does its journal", func() bool {
 		return strings.Contains(s.journal(s.ctx, standby, since, 200), "a node could not be fenced now")
 	})
 	if h, _ := s.current(); h != from {

@@ -21,8 +21,11 @@ import (
 const (
 	size       = 3
 	probeEvery = 2 * time.Millisecond
-	settleFor  = 30 * time.Second
-	etcdFor    = time.Minute
+	// What is to come by itself may take this long. The polkit of Debian 12 (122)
+	// signals what it waits for without its mutex, so a wake-up may be lost, and
+	// then its answer takes 15 s.
+	settleFor = 30 * time.Second
+	etcdFor   = time.Minute
 )
 
 // A lab is a network with three hosts of one release, etcd and a prober.

@@ -61,12 +61,12 @@ func roleTargets(s *scene) {
 			s.Errorf("%s: %s starts on a standby", other.name, u)
 		}
 		s.Logf("systemctl start %s on a standby: %s", u, strings.TrimSpace(out))
-		await(s.T, 5*time.Second, "the journal tells why "+u+" does not start", func() bool {
+		await(s.T, settleFor, "the journal tells why "+u+" does not start", func() bool {
 			return strings.Contains(s.journal(s.ctx, other, since.Add(-time.Second), 30), from.name)
 		})
 	}
 	s.only(from, shop)
-	await(s.T, 5*time.Second, "the standby target of "+other.name+" is active again", func() bool {
+	await(s.T, settleFor, "the standby target of "+other.name+" is active again", func() bool {
 		return s.property(other, "deputy-standby@"+service+".target", "ActiveState") == "active"
 	})
 	// A stop waits, too.
@@ -87,7 +87,7 @@ func roleTargets(s *scene) {
 // only fails unless a unit and the role's target are active on one host alone.
 func (s *scene) only(h *host, unit string) {
 	s.Helper()
-	await(s.T, 5*time.Second, unit+" runs on "+h.name+" alone", func() bool {
+	await(s.T, settleFor, unit+" runs on "+h.name+" alone", func() bool {
 		for _, o := range s.hosts {
 			for _, u := range []string{unit, "deputy-primary@" + service + ".target", "deputy-lease@" + service + ".service"} {
 				state := s.property(o, u, "ActiveState")
@@ -130,7 +130,7 @@ func (s *scene) lostSupervisor(what, before, after string) {
 	s.Helper()
 	from, p := s.primary()
 	gate := "deputy-lease@" + service + ".service"
-	await(s.T, 5*time.Second, "the gate of "+from.name+" is active", func() bool {
+	await(s.T, settleFor, "the gate of "+from.name+" is active", func() bool {
 		return s.property(from, gate, "ActiveState") == "active"
 	})
 	pid := s.mainPID(from)
@@ -143,7 +143,7 @@ func (s *scene) lostSupervisor(what, before, after string) {
 	if last := s.orders.LastAsked(from.name); last-killed > ttl*95/100 {
 		s.Errorf("%s: %s answered for %s after its supervisor was killed, want at most 0.95 of the ttl", what, from.name, last-killed)
 	}
-	await(s.T, 5*time.Second, what+": the gate of "+from.name+" has taken the address and ended", func() bool {
+	await(s.T, settleFor, what+": the gate of "+from.name+" has taken the address and ended", func() bool {
 		return !s.hasAddress(from) && s.property(from, gate, "ActiveState") != "active"
 	})
 	s.ok(from, "sh", "-c", after+" && systemctl reset-failed "+unit+"; systemctl start "+unit)

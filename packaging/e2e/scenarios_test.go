@@ -75,13 +75,13 @@ func start(s *scene) {
 func status(s *scene) {
 	from, _ := s.primary()
 	// It is told once a second at most.
-	await(s.T, 5*time.Second, "the status of the primary has role and term", func() bool {
+	await(s.T, settleFor, "the status of the primary has role and term", func() bool {
 		text := s.property(from, unit, "StatusText")
 		return strings.HasPrefix(text, "primary") && strings.Contains(text, "term")
 	})
 	s.Logf("status of the primary: %s", s.property(from, unit, "StatusText"))
 	for _, h := range s.others(from) {
-		await(s.T, 5*time.Second, "the status of "+h.name+" names the primary", func() bool {
+		await(s.T, settleFor, "the status of "+h.name+" names the primary", func() bool {
 			return strings.Contains(s.property(h, unit, "StatusText"), from.name)
 		})
 		s.Logf("status of a candidate: %s", s.property(h, unit, "StatusText"))
@@ -263,14 +263,11 @@ func reload(s *scene) {
 			s.Fatal(err)
 		}
 	}
-	inForce := func(what string, want int) {
-		r, err := s.orders.records(s.ctx)
-		if err != nil {
-			s.Fatal(err)
-		}
-		if got := r.candidates[h.name].Priority; got != want {
-			s.Errorf("%s: a definition with priority %d is in force, want %d", what, got, want)
-		}
+	inForce := func(what string, want int) { // others hear of it a write later
+		await(s.T, settleFor, fmt.Sprintf("%s: a definition with priority %d is in force", what, want), func() bool {
+			r, err := s.orders.records(s.ctx)
+			return err == nil && r.candidates[h.name].Priority == want
+		})
 	}
 	s.ok(h, "systemctl", "reload", unit)
 	inForce("nothing changed", before)
@@ -287,7 +284,7 @@ func reload(s *scene) {
 	if state := s.property(h, unit, "ActiveState"); state != "active" {
 		s.Errorf("after a reload that failed %s is %s, want active", unit, state)
 	}
-	await(s.T, 5*time.Second, "the journal names the mistake with its line", func() bool {
+	await(s.T, settleFor, "the journal names the mistake with its line", func() bool {
 		return strings.Contains(s.journal(s.ctx, h, since.Add(-time.Second), 80), s.orders.file()+":3")
 	})
 	inForce("a reload that failed", after)

@@ -57,7 +57,7 @@ func (s *scene) runs(h *host, version string) {
 			s.Errorf("%s: process %s runs %s", h.name, pid, strings.TrimSpace(exe))
 		}
 	}
-	await(s.T, 5*time.Second, fmt.Sprintf("%s takes part with version %s", h.name, version), func() bool {
+	await(s.T, settleFor, fmt.Sprintf("%s takes part with version %s", h.name, version), func() bool {
 		r, err := s.orders.records(s.ctx)
 		return err == nil && strings.Contains(r.candidates[h.name].Version, version)
 	})
@@ -110,7 +110,7 @@ func rejectBinary(s *scene) {
 		if out, err := h.run(s.ctx, "systemctl", "reload", unit); err == nil {
 			s.Errorf("systemctl reload enters a program that refuses: %s", out)
 		}
-		await(s.T, 5*time.Second, "the journal tells why", func() bool {
+		await(s.T, settleFor, "the journal tells why", func() bool {
 			return strings.Contains(s.journal(s.ctx, h, since.Add(-time.Second), 20), "not with this")
 		})
 	}

@@ -627,6 +627,7 @@ func TestAnEtcdThatIsFull(t *testing.T) {
 		time.Sleep(20 * second) // reads succeed all the while
 		full(false)
 		l.sees(a, "well", func(st supervisor.State) bool { return st.Unreachable == "" })
+		synctest.Wait() // the lease has heard of what the state tells
 		if lease.Until() < a.host.clock.Now() {
 			l.Error("not renewed")
 		}
