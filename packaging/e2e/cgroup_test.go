@@ -51,14 +51,14 @@ func makeCgroup(name string) (*os.File, error) {
 	return os.Open(dir)
 }
 
-// sweepCgroups removes all cgroups of these tests in which no process is.
-func sweepCgroups() error {
+// sweepCgroups removes all cgroups whose names begin so, in which no process is.
+func sweepCgroups(prefix string) error {
 	v2, v1, err := cgroupMounts()
 	if err != nil {
 		return err
 	}
 	for _, mount := range append(v2, v1...) {
-		ours, err := filepath.Glob(filepath.Join(mount, dirPrefix()+"*"))
+		ours, err := filepath.Glob(filepath.Join(mount, prefix+"*"))
 		if err != nil {
 			return err
 		}

@@ -148,6 +148,10 @@ func (h *host) boot(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, bootFor, errors.New("not booted in time"))
 	defer cancel()
 	h.cgroup = fmt.Sprintf("%s%s-%s", dirPrefix(), h.suite, h.name)
+	// A host that lost its power while it was frozen would be frozen again.
+	if err := sweepCgroups(h.cgroup); err != nil {
+		return err
+	}
 	group, err := makeCgroup(h.cgroup)
 	if err != nil {
 		return err

@@ -49,6 +49,7 @@ func scenarios() []scenario {
 		{"poweroff-without-logind", poweroffAlone},
 		{"reboot", reboot},
 		{"power-loss", losePower},
+		{"power-loss-frozen", losePowerFrozen},
 		{"journal", journalTells},
 		{"security", security},
 		{"denials", denials},

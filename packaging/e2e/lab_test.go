@@ -200,7 +200,7 @@ func (l *lab) close() error {
 	if l.data != "" {
 		err = errors.Join(err, os.RemoveAll(l.data))
 	}
-	return errors.Join(err, sweepCgroups())
+	return errors.Join(err, sweepCgroups(dirPrefix()))
 }
 
 // off turns the hosts off, and ends the asking.

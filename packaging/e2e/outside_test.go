@@ -118,7 +118,7 @@ func sweep() error {
 			return fmt.Errorf("remove what a run before has left: %w", err)
 		}
 	}
-	return sweepCgroups()
+	return sweepCgroups(dirPrefix())
 }
 
 // prepare makes what needs the internet or a compiler: root file systems, and

@@ -90,7 +90,7 @@ func TestPeers(t *testing.T) {
 	f := &figures{}
 	t.Cleanup(func() {
 		f.print(os.Stdout)
-		if err := sweepCgroups(); err != nil {
+		if err := sweepCgroups(dirPrefix()); err != nil {
 			t.Error(err)
 		}
 	})

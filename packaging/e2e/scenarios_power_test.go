@@ -91,6 +91,23 @@ func losePower(s *scene) {
 	s.bound("power loss"+silent, ttl+200*time.Millisecond, ttl+time.Second)
 }
 
+// The power of the primary fails while all that it runs is frozen; it boots as
+// any other host.
+func losePowerFrozen(s *scene) {
+	from, before := s.primary()
+	if err := from.freezeAll(true); err != nil {
+		s.Fatal(err)
+	}
+	if err := from.lose(s.ctx); err != nil {
+		s.Fatal(err)
+	}
+	s.moved(before)
+	if err := s.boot(s.ctx, from); err != nil {
+		s.Fatal(err)
+	}
+	s.primary()
+}
+
 // Everything of deputy on the primary is frozen, and systemd with it: nothing
 // but the kernel is left to silence the address. When it goes on, it is late.
 func freezeHost(s *scene) {

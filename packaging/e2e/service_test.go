@@ -156,8 +156,12 @@ func (w *watched) settled(ctx context.Context, after sdk.Term) (supervisor.Prima
 func (w *watched) until(ctx context.Context, after sdk.Term, ok func(r records, after sdk.Term) bool) (supervisor.Primary, error) {
 	ctx, cancel := context.WithTimeout(ctx, settleFor)
 	defer cancel()
+	var r records // what was read last
 	for {
-		r, err := w.records(ctx)
+		read, err := w.records(ctx)
+		if err == nil {
+			r = read
+		}
 		if err == nil && ok(r, after) {
 			return r.primary, nil
 		}
