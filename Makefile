@@ -32,6 +32,11 @@ BUF     = cd sdk/proto && $(GO) tool -modfile=../../packaging/tools/go.mod buf
 MANUAL  = $(wildcard packaging/man/*.md)
 EXAMPLES = $(wildcard examples/binlog/*.service examples/binlog/services.d/*.toml)
 PLUGINS = $(patsubst plugins/%/main.go,%,$(wildcard plugins/*/main.go))
+# Plugins that need more than a kernel and systemd: each a package of its own,
+# from its folder below contrib.
+ADAPTERS = fence:fence-agents ocf:ocf
+name     = $(firstword $(subst :, ,$1))
+folder   = $(lastword $(subst :, ,$1))
 VERSION = $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 BUILD   = $(GO) build -ldflags '-s -w -X main.version=$(VERSION)'
 RACE    = $(if $(filter 1,$(shell CGO_ENABLED= $(GO) env CGO_ENABLED)),-race)
@@ -42,7 +47,7 @@ demo: lab ## a cluster on this machine: the role moves three times; STAY=1 keeps
 build: ## bin/deputy and the plugins, for this machine's kind
 	$(BUILD) -o $(BIN)/deputy ./supervisor/deputy
 	$(foreach p,$(PLUGINS),$(BUILD) -o $(BIN)/deputy-plugin-$(p) ./plugins/$(p) &&) true
-	$(BUILD) -o $(BIN)/deputy-plugin-fence ./contrib/fence-agents
+	$(foreach a,$(ADAPTERS),$(BUILD) -o $(BIN)/deputy-plugin-$(call name,$a) ./contrib/$(call folder,$a) &&) true
 
 lab: build # what the demo runs besides deputy
 	$(GO) build -o bin/ ./examples/demo ./examples/binlog
@@ -105,7 +110,7 @@ layout: share  = $(DESTDIR)$(prefix)/share
 layout:
 	umask 022; \
 	install -D -m 0755 $(BIN)/deputy '$(DESTDIR)$(prefix)/bin/deputy'; \
-	install -D -m 0755 -t '$(DESTDIR)$(prefix)/libexec/deputy/plugins' $(PLUGINS:%=$(BIN)/deputy-plugin-%) $(BIN)/deputy-plugin-fence; \
+	install -D -m 0755 -t '$(DESTDIR)$(prefix)/libexec/deputy/plugins' $(PLUGINS:%=$(BIN)/deputy-plugin-%) $(foreach a,$(ADAPTERS),$(BIN)/deputy-plugin-$(call name,$a)); \
 	install -D -m 0755 -t '$(DESTDIR)$(prefix)/libexec/deputy' packaging/scripts/reload-running packaging/scripts/retire; \
 	install -D -m 0644 -t '$(system)/systemd/system' packaging/systemd/*.service packaging/systemd/*.target packaging/systemd/*.slice; \
 	install -D -m 0644 -t '$(system)/systemd/system-preset' packaging/preset/90-deputy.preset; \
@@ -121,7 +126,7 @@ layout:
 	install -D -m 0644 -t '$(share)/doc/deputy' README.md; \
 	install -D -m 0644 -t '$(share)/doc/deputy/examples' supervisor/etcd/testdata/roles.sh $(EXAMPLES); \
 	for p in $(PLUGINS); do install -D -m 0644 plugins/$$p/README.md '$(share)/doc/deputy-plugins/'$$p.md; done; \
-	install -D -m 0644 contrib/fence-agents/README.md '$(share)/doc/deputy-plugin-fence/fence.md'; \
+	$(foreach a,$(ADAPTERS),install -D -m 0644 contrib/$(call folder,$a)/README.md '$(share)/doc/deputy-plugin-$(call name,$a)/$(call name,$a).md' &&) true; \
 	install -d '$(DESTDIR)/etc/deputy/services.d'; \
 	install -d -m 0700 '$(DESTDIR)/etc/deputy/credentials'; \
 	[ -e '$(DESTDIR)/etc/deputy/deputy.toml' ] || install -m 0644 -t '$(DESTDIR)/etc/deputy' packaging/config/deputy.toml

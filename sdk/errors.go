@@ -38,6 +38,7 @@ func (e *KeyError) Unwrap() error { return e.Err }
 type verdict struct {
 	err     error
 	refused bool
+	stale   bool
 	after   time.Duration
 }
 
@@ -54,6 +55,12 @@ func Retry(err error, after time.Duration) error { return verdictOf(verdict{err:
 // Refuse is Unchanged, and trying again is of no use: somebody has to change
 // something first.
 func Refuse(err error) error { return verdictOf(verdict{err: err, refused: true}) }
+
+// Stale tells that what the plugin works on has seen a newer term, so that
+// nothing was changed: OutcomeStaleTerm. Terms that were asked of this process
+// are refused before the author's code runs; this is for those that the
+// database or the name server keeps.
+func Stale(err error) error { return verdictOf(verdict{err: err, stale: true}) }
 
 func verdictOf(v verdict) error {
 	if v.err == nil {
@@ -79,6 +86,9 @@ func resultOf(err error, noted string) Result {
 func judge(err error) Result {
 	switch e := err.(type) { //nolint:errorlint // it goes from one to the next itself
 	case *verdict:
+		if e.stale {
+			return Result{Outcome: OutcomeStaleTerm}
+		}
 		return Result{Outcome: OutcomeUnchanged, Refused: e.refused, RetryAfter: e.after}
 	case interface{ Unwrap() error }:
 		if below := e.Unwrap(); below != nil {
@@ -93,7 +103,12 @@ func judge(err error) Result {
 			switch r := judge(one); r.Outcome {
 			case OutcomeUnknown:
 				return r
+			case OutcomeStaleTerm:
+				all = r
 			case OutcomeUnchanged:
+				if all.Outcome == OutcomeStaleTerm {
+					continue
+				}
 				all = Result{Outcome: OutcomeUnchanged, Refused: all.Refused || r.Refused, RetryAfter: max(all.RetryAfter, r.RetryAfter)}
 			}
 		}

@@ -183,11 +183,15 @@ func TestErrorsAreOutcomes(t *testing.T) {
 		{sdk.Unchanged(nil), sdk.Result{Outcome: sdk.OutcomeDone, Detail: "noted"}},
 		{sdk.Retry(odd, time.Second), sdk.Result{Outcome: sdk.OutcomeUnchanged, Detail: "odd", RetryAfter: time.Second}},
 		{fmt.Errorf("add: %w", sdk.Refuse(odd)), sdk.Result{Outcome: sdk.OutcomeUnchanged, Detail: "add: odd", Refused: true}},
+		{fmt.Errorf("update: %w", sdk.Stale(odd)), sdk.Result{Outcome: sdk.OutcomeStaleTerm, Detail: "update: odd"}},
+		{sdk.Stale(nil), sdk.Result{Outcome: sdk.OutcomeDone, Detail: "noted"}},
 		// What is not so of one is not so of all.
 		{errors.Join(sdk.ErrAlready, sdk.ErrAlready), sdk.Result{Outcome: sdk.OutcomeAlready, Detail: "already so\nalready so"}},
 		{errors.Join(sdk.ErrAlready, odd), sdk.Result{Outcome: sdk.OutcomeUnknown, Detail: "already so\nodd"}},
 		{errors.Join(sdk.Unchanged(odd), odd), sdk.Result{Outcome: sdk.OutcomeUnknown, Detail: "odd\nodd"}},
 		{errors.Join(sdk.ErrAlready, sdk.Retry(odd, 2), sdk.Retry(odd, 1)), sdk.Result{Outcome: sdk.OutcomeUnchanged, Detail: "already so\nodd\nodd", RetryAfter: 2}},
+		{errors.Join(sdk.Refuse(odd), sdk.Stale(odd), sdk.Unchanged(odd), sdk.ErrAlready), sdk.Result{Outcome: sdk.OutcomeStaleTerm, Detail: "odd\nodd\nodd\nalready so"}},
+		{errors.Join(sdk.Stale(odd), odd), sdk.Result{Outcome: sdk.OutcomeUnknown, Detail: "odd\nodd"}},
 		{sdk.Unchanged(fmt.Errorf("odd: %w", sdk.ErrAlready)), sdk.Result{Outcome: sdk.OutcomeUnchanged, Detail: "odd: already so"}},
 		{fmt.Errorf("%w: %w", sdk.ErrAlready, context.Canceled), sdk.Result{Outcome: sdk.OutcomeUnknown, Detail: "already so: context canceled"}},
 	} {

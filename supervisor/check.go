@@ -63,11 +63,23 @@ func (p *part) counts(on On) bool {
 	when := p.def().Check.On
 	if when == "" {
 		when = OnBoth
-		if p.def().plugin.Describe().Can(sdk.CanPromote) {
+		if p.def().Check.Severity != Eligibility && p.def().plugin.Describe().Can(sdk.CanPromote) {
 			when = OnPrimary
 		}
 	}
 	return on != "" && (when == OnBoth || when == on)
+}
+
+// costs reports whether a check that fails makes this node unfit in the phase.
+// Otherwise it is a warning.
+func (p *part) costs(on On) bool {
+	switch p.def().Check.Severity {
+	case Warning:
+		return false
+	case Eligibility:
+		return on == OnStandby
+	}
+	return true
 }
 
 // check asks a part for its health, for as long as ctx lasts.
@@ -104,16 +116,22 @@ func (m *Member) check(ctx context.Context, p *part) {
 			h = sdk.Health{Detail: err.Error()}
 		}
 		early := hurried && time.Now().Before(due)
-		if !early {
-			due = time.Now().Add(policy.Interval)
-		}
 		grace := ph.on == OnPrimary && time.Since(began) < policy.StartGrace
+		var before, after health
 		m.update(func() {
 			if m.phase == ph {
+				before = p.health
 				p.health.count(h, policy, grace, early)
 				p.health.ballot = ballot
+				after = p.health
 			}
 		})
+		if next := time.Now().Add(policy.spread(policy.Pause(after.turning()))); !early || next.Before(due) {
+			due = next
+		}
+		if p.counts(ph.on) && !p.costs(ph.on) && before.unfit() != after.unfit() {
+			m.warn(p, after)
+		}
 
 		hurried = false
 		select {
@@ -151,6 +169,27 @@ func (m *Member) watch(ctx context.Context, p *part) {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// unfit reports whether the answers say that the part is not fit.
+func (h *health) unfit() bool { return h.answered && !h.fit }
+
+// turning reports whether the last answers are on the way to another verdict
+// than the one that holds.
+func (h *health) turning() bool {
+	if h.failed > 0 {
+		return h.fit || !h.answered
+	}
+	return h.passed > 0 && !h.fit
+}
+
+// warn tells the log of a check that makes nobody unfit, when it turns.
+func (m *Member) warn(p *part, h health) {
+	if h.unfit() {
+		m.log.Warn("a check fails, which costs no role", "plugin", p.Name, "cause", h.detail)
+		return
+	}
+	m.log.Info("a check passes again", "plugin", p.Name, "cause", h.detail)
 }
 
 // count takes one answer in. The first answer of a phase decides at once;
@@ -191,19 +230,35 @@ func (m *Member) fitness() (bool, string) {
 			fit = false
 			said = append(said, fmt.Sprintf("%s: %v", p.Name, err))
 		}
-		if !p.def().plugin.Describe().Can(sdk.CanCheck) || !p.counts(m.phase.on) {
+		if !p.def().plugin.Describe().Can(sdk.CanCheck) || !p.counts(m.phase.on) || !p.costs(m.phase.on) {
 			continue
 		}
 		switch {
 		case !p.health.answered && m.phase.on == OnStandby:
 			fit = false
 			said = append(said, p.Name+": not checked yet")
-		case p.health.answered && !p.health.fit:
+		case p.health.unfit():
 			fit = false
 			said = append(said, p.Name+": "+p.health.detail)
 		}
 	}
 	return fit, strings.Join(said, "; ")
+}
+
+// warns reports whether the part's check fails in this phase, and that costs
+// nothing. The caller holds mu.
+func (m *Member) warns(p *part) bool {
+	return p.health.unfit() && p.counts(m.phase.on) && !p.costs(m.phase.on)
+}
+
+// warnings are what checks say that fail and cost nothing. The caller holds mu.
+func (m *Member) warnings() (said []string) {
+	for _, p := range m.parts {
+		if m.warns(p) {
+			said = append(said, "warning: "+p.Name+": "+p.health.detail)
+		}
+	}
+	return said
 }
 
 // unfit returns why this node is not fit for its role, or nil.

@@ -3,6 +3,7 @@ package supervisor_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -65,6 +66,43 @@ func TestDoesNotAdoptWhatIsNotPromoted(t *testing.T) {
 		s.wait(5 * time.Second)
 		s.machine("db2").is(sdk.RolePrimary)
 		s.machine("db1").acts("disk", false)
+	})
+}
+
+// A process that demotes at its start what the one before had demoted already
+// does not note it as primary: a clean-up behind that one would take it for late.
+func TestStartAfterACleanEndNotesNothingPrimary(t *testing.T) {
+	stage(t, func(s *scene) {
+		db1 := s.run("db1")
+		s.wait(time.Second)
+		noted := func(want ...string) {
+			t.Helper()
+			note, err := db1.Disk().Load()
+			if err != nil || note.Tenure != nil || !slices.Equal(note.Promoted, want) {
+				t.Errorf("the note is %+v (%v), want no tenure and %q promoted", note, err, want)
+			}
+		}
+		db1.down(supervisor.ErrStop)
+		noted()
+		db1.parts["disk"].Next(sdk.Demote, Behaviour{Takes: 2 * time.Second})
+		db1.run()
+		s.wait(time.Second)
+		if is := db1.member.Status(); is.Role != "unknown" || !is.Parts[0].Promoted {
+			t.Fatalf("the status is %+v, want disk to be demoted just now", is)
+		}
+		noted() // vip was seen to, disk is not yet
+		s.wait(5 * time.Second)
+		db1.is(sdk.RolePrimary)
+
+		// What then cannot be demoted is noted.
+		db1.down(supervisor.ErrStop)
+		for range 10 {
+			db1.parts["disk"].Next(sdk.Demote, Behaviour{Outcome: sdk.OutcomeUnknown})
+		}
+		db1.run()
+		s.wait(5 * time.Second)
+		db1.is(sdk.RoleFailed)
+		noted("disk")
 	})
 }
 

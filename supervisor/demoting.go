@@ -152,7 +152,11 @@ func (m *Member) force(lease Lease, e ending) error {
 	for i, p := range m.parts {
 		if errs[i] == nil {
 			m.mark(p, false)
+			continue
 		}
+		m.mu.Lock()
+		p.demoted = false // whoever said so
+		m.mu.Unlock()
 	}
 	m.note(m.current(), lease, e.cause)
 	return errors.Join(errs...)

@@ -63,7 +63,7 @@ func arrows() []arrow {
 		{from: "supervisor/systemd", own: seam, others: []string{systemd, dbus, xsys}},
 		{from: "supervisor/deputy", own: []string{ours}, others: []string{cobra, pflag, run, xsys, xsync, xterm}},
 
-		{from: "plugins/*", own: []string{"sdk", "plugins/kernelguard"}, any: true}, // a library of plugins, itself none
+		{from: "plugins/*", own: []string{"sdk", "plugins/endpoint", "plugins/kernelguard"}, any: true}, // libraries of plugins, themselves none
 		{from: "contrib/*", own: []string{"sdk"}, any: true},
 		{from: "examples/plugin-go", own: []string{"sdk"}},
 		{from: "examples/*", own: []string{ours}, others: []string{etcd, zap, grpc, netlink, xsys, xsync, xterm}},

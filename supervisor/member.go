@@ -82,6 +82,7 @@ type part struct {
 	Name     string
 	defined  atomic.Pointer[defined] // replaced by Reload
 	promoted bool                    // may act as primary
+	demoted  bool                    // by the process before, as far as its note goes: promoted is a doubt
 	altered  bool                    // promoted or demoted with other settings than it has now
 	running  int                     // acts that have not ended, those given up included
 	hurry    chan struct{}           // has one when the next check must not wait
@@ -286,7 +287,7 @@ func (m *Member) remember(role sdk.Role, lease Lease, cause error) error {
 	}
 	m.mu.Lock()
 	for _, p := range m.parts {
-		if p.promoted {
+		if p.promoted && !p.demoted {
 			note.Promoted = append(note.Promoted, p.Name)
 		}
 	}
@@ -323,7 +324,7 @@ func (m *Member) status() Status {
 	for _, p := range m.parts {
 		s.Parts = append(s.Parts, PartStatus{
 			Name: p.Name, Use: p.def().Use, Promoted: p.promoted,
-			Checked: p.health.answered, Fit: !p.health.answered || p.health.fit,
+			Checked: p.health.answered, Fit: !p.health.unfit(), Warning: m.warns(p),
 			Detail: p.health.detail, At: p.health.at,
 		})
 	}

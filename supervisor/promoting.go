@@ -90,6 +90,6 @@ func (m *Member) leaving(ctx context.Context, lease Lease) *ending {
 func (m *Member) mark(p *part, promoted bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	p.promoted, p.altered = promoted, false
+	p.promoted, p.demoted, p.altered = promoted, false, false
 	m.tell()
 }

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"maps"
+	"strings"
 	"time"
 
 	"github.com/deputy-ha/deputy/sdk"
@@ -11,6 +12,9 @@ import (
 // candidacy returns this node's record as it should be now. The caller holds mu.
 func (m *Member) candidacy() Candidate {
 	fit, said := m.fitness()
+	if warnings := m.warnings(); warnings != nil {
+		said = strings.TrimPrefix(said+"; "+strings.Join(warnings, "; "), "; ")
+	}
 	c := Candidate{
 		Node: m.node, Priority: m.service.Priority, Role: m.role, Since: m.since,
 		Fit: fit, Health: said, Verdict: m.verdict, Hash: m.service.Hash,

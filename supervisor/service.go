@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"math/rand/v2"
 	"time"
 
 	"github.com/deputy-ha/deputy/sdk"
@@ -47,23 +48,52 @@ func (a ActPolicy) Longest() time.Duration { return a.Timeout * time.Duration(1+
 
 // A CheckPolicy tells how a part is checked and what counts.
 type CheckPolicy struct {
-	Interval   time.Duration
-	Timeout    time.Duration
-	Fall       int // failures in a row that make it unfit
-	Rise       int // successes in a row that make it fit again
-	On         On
-	StartGrace time.Duration // failures do not count so long after the role began, until a first success
+	Interval     time.Duration
+	FastInterval time.Duration // between answers that are on the way to another verdict; zero: Interval
+	Jitter       int           // percent of the interval by which each comes earlier or later, at random
+	Timeout      time.Duration
+	Fall         int // failures in a row that make it unfit
+	Rise         int // successes in a row that make it fit again
+	On           On
+	Severity     Severity
+	StartGrace   time.Duration // failures do not count so long after the role began, until a first success
+}
+
+// Pause is how long after an answer the next is asked for, within the jitter.
+// Turning says that the answers are on the way to another verdict.
+func (c CheckPolicy) Pause(turning bool) time.Duration {
+	if turning && c.FastInterval > 0 {
+		return c.FastInterval
+	}
+	return c.Interval
+}
+
+// spread returns a pause with the jitter in it.
+func (c CheckPolicy) spread(pause time.Duration) time.Duration {
+	most := pause * time.Duration(c.Jitter) / 100
+	return pause - most + rand.N(2*most+1)
 }
 
 // On tells for which role a check counts.
 type On string
 
 // The roles that a check can count for. The zero On is OnPrimary for a plugin
-// that promotes and OnBoth for one that does not.
+// that promotes and OnBoth for one that does not, or whose check is about
+// eligibility.
 const (
 	OnPrimary On = "primary"
 	OnStandby On = "standby"
 	OnBoth    On = "both"
+)
+
+// A Severity tells what a check that fails costs.
+type Severity string
+
+// The severities of a check. The zero Severity is Critical.
+const (
+	Critical    Severity = "critical"    // a primary leaves its role, and nobody unfit takes it
+	Eligibility Severity = "eligibility" // nobody unfit takes the role; who has it keeps it
+	Warning     Severity = "warning"     // it is only told
 )
 
 // A DemoteFailure tells what to do about a part that cannot be demoted.

@@ -24,9 +24,11 @@ func (m *Member) start(ctx context.Context) stateFn {
 	if t := note.Tenure; t != nil && t.Term > m.last.Term {
 		m.last = TermRecord{Term: t.Term, Node: t.Node, Pulse: t.Pulse}
 	}
+	clean := err == nil && note.Role != "" && note.Tenure == nil && len(note.Promoted) == 0
 	for _, p := range m.parts {
-		// What is not known to be demoted may be primary.
-		p.promoted = p.def().plugin.Describe().Can(sdk.CanDemote)
+		// Whatever the process before knew, somebody else may have promoted since.
+		// That is no reason for a clean-up behind that process to kill this one.
+		p.promoted, p.demoted = p.def().plugin.Describe().Can(sdk.CanDemote), clean
 	}
 	m.mu.Unlock()
 

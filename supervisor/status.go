@@ -30,6 +30,7 @@ type PartStatus struct {
 	Promoted bool      `json:"promoted"` // may act as primary here
 	Checked  bool      `json:"checked"`  // a check has answered in this role
 	Fit      bool      `json:"fit"`
+	Warning  bool      `json:"warning,omitempty"` // not fit, which costs no role by its severity
 	Detail   string    `json:"detail,omitempty"`
 	At       time.Time `json:"at,omitzero"`
 }

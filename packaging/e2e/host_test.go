@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/deputy-ha/deputy/packaging/e2e/prober"
 )
 
 // A host is a machine with systemd as its first process. Its disk outlives it.
@@ -31,6 +33,8 @@ type host struct {
 	off    chan struct{} // closed when nspawn has ended
 	cgroup string
 	init   int // the host's first process, as seen from here
+
+	own *prober.Service // what answers at the host's own address; nil where nobody asks
 }
 
 // bootFor is longer than a host takes to boot on a machine that is busy.

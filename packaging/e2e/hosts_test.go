@@ -150,7 +150,7 @@ func (s *scene) tell(since time.Time) {
 	s.Helper()
 	for _, w := range s.services {
 		for _, o := range w.Outages(s.began) {
-			s.Logf("%s: %s", w.name, o)
+			s.Logf("%s: at %s, %s", w.name, time.Now().Add(o.From-now()).UTC().Format("15:04:05.000"), o)
 		}
 		who, ago := w.Answering()
 		s.Logf("%s: the last answer is from %s, %s ago", w.name, who, ago)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -99,7 +100,10 @@ func openLab(ctx context.Context, dir string, r release, what setup, f *figures)
 		l.probing.Go(func() error { return l.notes.take(probing, endpoint) })
 	}
 	for i := range size {
-		l.hosts = append(l.hosts, newHost(hostsDir(dir), r, i))
+		h := newHost(hostsDir(dir), r, i)
+		h.own = l.probe.Service()
+		h.own.Ask(netip.AddrPortFrom(h.addr, answersPort))
+		l.hosts = append(l.hosts, h)
 	}
 	return l, l.each(func(h *host) error { return l.fresh(ctx, h) })
 }

@@ -175,7 +175,11 @@ func (s *scene) kept(what string, h *host, term uint64, began prober.Instant) {
 	if at != h || uint64(p.Term) != term {
 		s.Errorf("%s: the role is at %s in term %d, want it kept at %s in term %d", what, at.name, p.Term, h.name, term)
 	}
-	d, lost := s.orders.Outage(began)
+	d, all := s.orders.Outage(began)
+	lost := s.orders.LostUnlike(h.own, began)
+	if all > lost {
+		s.Logf("%s: %d answers are lost that the host's own address has not given either", what, all-lost)
+	}
 	s.figures.add(s.systemd, what+silent, d)
 	s.figures.count(s.systemd, what+": answers lost", lost)
 	if lost > 0 {

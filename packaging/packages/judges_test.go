@@ -11,10 +11,15 @@ import (
 	"testing"
 )
 
+// packageNames are those of all that is made.
+func packageNames() []string {
+	return []string{"deputy", "deputy-plugins", "deputy-plugin-fence", "deputy-plugin-ocf"}
+}
+
 func TestLintianFindsNothing(t *testing.T) {
 	dir := built(t)
 	need(t, "lintian")
-	for _, name := range []string{"deputy", "deputy-plugins", "deputy-plugin-fence"} {
+	for _, name := range packageNames() {
 		out, _ := exec.Command("lintian", "-I", "-E", "--pedantic", "--tag-display-limit", "0", "--allow-root", debOf(t, dir, name)).CombinedOutput()
 		for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {
 			// A tag that is overridden has its reason in packaging/lintian.
@@ -59,7 +64,7 @@ func TestRpmlintFindsNothingNew(t *testing.T) {
 	t.Setenv("PATH", shim+":"+os.Getenv("PATH"))
 	before := installed()
 	tag := regexp.MustCompile(`^\S+: [EW]: (\S+)`)
-	for _, name := range []string{"deputy", "deputy-plugins", "deputy-plugin-fence"} {
+	for _, name := range packageNames() {
 		out, _ := exec.Command("rpmlint", rpmOf(t, dir, name)).CombinedOutput()
 		if !strings.Contains(string(out), "1 packages and 0 specfiles checked") {
 			t.Fatalf("rpmlint did not judge %s:\n%s", name, out)
@@ -90,7 +95,7 @@ func installed() string {
 func TestBothHoldTheSame(t *testing.T) {
 	dir := built(t)
 	need(t, "dpkg-deb", "rpm")
-	for _, name := range []string{"deputy", "deputy-plugins", "deputy-plugin-fence"} {
+	for _, name := range packageNames() {
 		deb := map[string]string{}
 		for _, line := range strings.Split(strings.TrimSpace(run(t, "dpkg-deb", "-c", debOf(t, dir, name))), "\n") {
 			if f := strings.Fields(line); !strings.HasPrefix(line, "d") {

@@ -120,8 +120,8 @@ func TestSameSourcesMakeSamePackages(t *testing.T) {
 		t.Fatal(err)
 	}
 	a, b := sums(t, one), sums(t, two)
-	if len(a) != 12 {
-		t.Errorf("made %d packages, want deputy, deputy-plugins and deputy-plugin-fence as deb and rpm for two architectures: %q", len(a), a)
+	if want := 4 * len(packageNames()); len(a) != want {
+		t.Errorf("made %d packages, want %d: each of %q as deb and rpm for two architectures: %q", len(a), want, packageNames(), a)
 	}
 	if !slices.Equal(a, b) {
 		t.Errorf("the same sources made other packages:\n%s\n\n%s", strings.Join(a, "\n"), strings.Join(b, "\n"))

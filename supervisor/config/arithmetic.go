@@ -16,6 +16,7 @@ type Table struct {
 	Service string        `json:"service"`
 	TTL     time.Duration `json:"ttl_ns"`
 	Lines   []Line        `json:"lines"`
+	Checks  []Check       `json:"checks"`
 	Layers  []Layer       `json:"layers"`
 	Notes   []string      `json:"notes"`
 }
@@ -26,6 +27,49 @@ type Line struct {
 	What string        `json:"what"`
 	Time time.Duration `json:"time_ns"`
 	Why  string        `json:"why"`
+}
+
+// A Check is what follows from how one part is checked, if it can be.
+type Check struct {
+	Part     string              `json:"part"`
+	Interval time.Duration       `json:"interval_ns"`
+	Unfit    time.Duration       `json:"unfit_ns"` // a failure that stays is known for sure after that
+	Fit      time.Duration       `json:"fit_ns"`   // and a recovery
+	On       supervisor.On       `json:"on,omitempty"`
+	Severity supervisor.Severity `json:"severity"`
+}
+
+// checks works out how soon the checks of a service notice, at worst: each
+// answer comes as late as it may, and what changes does so right after one.
+func checks(s supervisor.Service) []Check {
+	all := []Check{}
+	for _, p := range s.Parts {
+		if !may(p, "check") {
+			continue
+		}
+		c := p.Check
+		after := func(answers int) time.Duration {
+			pauses := c.Pause(false) + time.Duration(answers-1)*c.Pause(true)
+			return pauses + pauses*time.Duration(c.Jitter)/100 + time.Duration(answers)*c.Timeout
+		}
+		all = append(all, Check{p.Name, c.Interval, after(c.Fall), after(c.Rise), c.On, c.Severity})
+	}
+	return all
+}
+
+// costs tells what a failure costs.
+func (c Check) costs() string {
+	switch {
+	case c.Severity == supervisor.Warning:
+		return "nothing, it is told"
+	case c.Severity == supervisor.Eligibility, c.On == supervisor.OnStandby:
+		return "promotion"
+	case c.On == supervisor.OnPrimary:
+		return "the role"
+	case c.On == supervisor.OnBoth:
+		return "the role, and promotion"
+	}
+	return "the role; promotion, if it only checks"
 }
 
 // Arithmetic works out a service's table. Every instant is reckoned from s,
@@ -49,6 +93,7 @@ func Arithmetic(s supervisor.Service) Table {
 			{"promote", "promoting, at most", promote, "comes on top: timeout × (1 + retries) of all parts"},
 			{"demote", "demoting, at most", demote, "when planned: timeout × (1 + retries) of all parts"},
 		},
+		Checks: checks(s),
 		Layers: layers(t),
 		Notes:  notes(s, t),
 	}
@@ -106,6 +151,12 @@ func (t Table) Write(w io.Writer) error {
 	fmt.Fprintf(&b, "%s: what follows from ttl T = %s (s: the sending of the last acknowledged pulse)\n\n", t.Service, short(t.TTL))
 	for _, l := range t.Lines {
 		fmt.Fprintf(&b, "  %s %9s  %s\n", pad(l.What, 22), ms(l.Time), l.Why)
+	}
+	if len(t.Checks) > 0 {
+		fmt.Fprintf(&b, "\n  %s %-9s %-11s %-11s %s\n", pad("check", 18), "every", "unfit after", "fit after", "at worst; what a failure costs")
+		for _, c := range t.Checks {
+			fmt.Fprintf(&b, "  %s %-9s %-11s %-11s %s\n", pad(c.Part, 18), ms(c.Interval), ms(c.Unfit), ms(c.Fit), c.costs())
+		}
 	}
 	fmt.Fprintf(&b, "\n  %s %-11s %-9s %s\n", pad("layer", 18), "has acted", "left of T", "against what; and below, what it guarantees at this ttl")
 	for _, l := range t.Layers {

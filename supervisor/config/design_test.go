@@ -45,7 +45,7 @@ func TestDesignService(t *testing.T) {
 	}
 	act := func(d time.Duration) supervisor.ActPolicy { return supervisor.ActPolicy{Timeout: d, Retries: 2} }
 	check := func(on supervisor.On) supervisor.CheckPolicy {
-		return supervisor.CheckPolicy{Interval: time.Second, Timeout: 500 * time.Millisecond, Fall: 3, Rise: 2, On: on, StartGrace: 5 * time.Second}
+		return supervisor.CheckPolicy{Interval: time.Second, Timeout: 500 * time.Millisecond, Fall: 3, Rise: 2, On: on, Severity: supervisor.Critical, StartGrace: 5 * time.Second}
 	}
 	part := func(use string, on supervisor.On, config map[string]any) supervisor.Part {
 		return supervisor.Part{Use: use, Name: use, Promote: act(30 * time.Second), Demote: act(10 * time.Second), Fence: supervisor.ActPolicy{Timeout: time.Minute, Retries: 1}, Check: check(on), Config: config}

@@ -33,6 +33,11 @@ func checkExec(part, t *table) {
 	readUser(t, &user)
 	var bound time.Duration
 	t.duration("forced_bound", &bound, time.Millisecond, maxAct)
+	unknown := "unfit"
+	oneOf(t, "unknown", &unknown, "unfit", "warning")
+	if t.has("unknown") && !t.has("check") && some {
+		t.mistake("unknown", "has no effect, as there is no check; add the program there, or remove this")
+	}
 	if !some {
 		part.mistake("config", `names no program, so this plugin would do nothing; set promote and demote, check, or fence`)
 	}

@@ -46,7 +46,7 @@ func defaultPart() supervisor.Part {
 		Fence: supervisor.ActPolicy{Timeout: time.Minute, Retries: 1},
 		Check: supervisor.CheckPolicy{
 			Interval: time.Second, Timeout: 500 * time.Millisecond,
-			Fall: 3, Rise: 2, StartGrace: 5 * time.Second,
+			Fall: 3, Rise: 2, Severity: supervisor.Critical, StartGrace: 5 * time.Second,
 		},
 	}
 }
@@ -240,12 +240,22 @@ func readAct(t *table, a *supervisor.ActPolicy) {
 
 func readCheck(t *table, c *supervisor.CheckPolicy) {
 	interval := t.duration("interval", &c.Interval, 10*time.Millisecond, time.Hour)
+	t.duration("fast_interval", &c.FastInterval, 10*time.Millisecond, time.Hour)
+	t.number("jitter", &c.Jitter, 0, 50)
 	timeout := t.duration("timeout", &c.Timeout, time.Millisecond, time.Hour)
 	t.number("fall", &c.Fall, 1, 1000)
 	t.number("rise", &c.Rise, 1, 1000)
 	t.duration("start_grace", &c.StartGrace, 0, time.Hour)
 	oneOf(t, "on", &c.On, supervisor.OnPrimary, supervisor.OnStandby, supervisor.OnBoth)
+	oneOf(t, "severity", &c.Severity, supervisor.Critical, supervisor.Warning, supervisor.Eligibility)
 	t.close()
+
+	if c.FastInterval > c.Interval {
+		t.mistake("fast_interval", "is %s, longer than the interval of %s; make it shorter, or remove it", short(c.FastInterval), short(c.Interval))
+	}
+	if c.Severity == supervisor.Eligibility && c.On == supervisor.OnPrimary {
+		t.mistake("severity", `is "eligibility", and on is "primary": such a check would never count; remove on, or write severity = "warning"`)
+	}
 
 	if c.Interval < c.Timeout {
 		switch {

@@ -33,7 +33,10 @@ Its exit code is its answer:
   75  nothing was changed; ask again
   40  a newer term was seen
 Any other code, a signal or a timeout means that the part may be primary. A check
-answers as Nagios plugins do: 0 fit, 1 fit with a warning, 2 and 3 not fit.
+answers as Nagios plugins do: 0 fit, 1 fit with a warning, 2 not fit, 3 (UNKNOWN)
+not fit either unless unknown = "warning" is set. The first line of its output, up
+to a bar, is what deputy status shows; all of its answer with its perfdata is in the
+journal when its exit code changes.
 
 At its deadline a program gets SIGTERM and a second later SIGKILL, in a forced
 demotion SIGKILL at once, with all that it has started.`
@@ -48,7 +51,8 @@ const execSchema = `{
     "follow": {"type": "array", "items": {"type": "string"}, "minItems": 1, "description": "points the part to the primary on another node"},
     "fence": {"type": "array", "items": {"type": "string"}, "minItems": 1, "description": "makes sure that another node is down"},
     "user": {"type": "string", "description": "runs them as this user, for which deputy has to be root"},
-    "forced_bound": {"type": "string", "pattern": "ns|us|ms|s|m|h", "description": "a forced demotion takes no longer"}
+    "forced_bound": {"type": "string", "pattern": "ns|us|ms|s|m|h", "description": "a forced demotion takes no longer"},
+    "unknown": {"type": "string", "enum": ["unfit", "warning"], "default": "unfit", "description": "what a check that exits with 3, UNKNOWN, is: as one that fails, or fit with a warning"}
   },
   "additionalProperties": false
 }`

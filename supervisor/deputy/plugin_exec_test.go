@@ -26,6 +26,8 @@ func TestExecIsDescribedAsItIs(t *testing.T) {
 			config[s.key] = "1s"
 		case "text":
 			config[s.key] = "root"
+		case "unfit | warning":
+			config[s.key] = "warning"
 		default:
 			t.Errorf("%s is of a kind that exec does not have: %s", s.key, s.kind)
 		}

@@ -268,7 +268,10 @@ func partCells(p supervisor.PartStatus) []cell {
 	}
 	if p.Checked {
 		check = cell{"fit", plain}
-		if !p.Fit {
+		switch {
+		case p.Warning:
+			check = cell{"warning", moving}
+		case !p.Fit:
 			check = cell{"unfit", bad}
 		}
 	}

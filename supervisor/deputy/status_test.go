@@ -213,3 +213,16 @@ func TestStatusAsJSON(t *testing.T) {
 		t.Errorf("got %+v from %s", got, b)
 	}
 }
+
+func TestCheckOfAPart(t *testing.T) {
+	for want, p := range map[string]supervisor.PartStatus{
+		"-":       {Fit: true},
+		"fit":     {Checked: true, Fit: true},
+		"unfit":   {Checked: true},
+		"warning": {Checked: true, Warning: true},
+	} {
+		if got := partCells(p)[3].text; got != want {
+			t.Errorf("%+v: got %q, want %q", p, got, want)
+		}
+	}
+}

@@ -47,9 +47,11 @@ const maxChecks = 16
 //
 // A check gets DEPUTY_SERVICE, _NODE, _ACTION (check), _ROLE, _TERM, _TIMEOUT_MS
 // and _STATE_DIR, and answers as Nagios plugins do: 0 is fit, 1 fit with a
-// warning, 2 and 3 are not, anything else is no answer; the first line of its
-// output, up to a bar, is shown. When it ends or its time is over, its process
-// group is killed.
+// warning, 2 is not, 3 (UNKNOWN) neither unless unknown = "warning" says that it
+// is a warning too, anything else is no answer; the first line of its output, up
+// to a bar, is shown. All of its answer, perfdata included, up to 8 KiB, is
+// logged when its exit code is another than before. When it ends or its time is
+// over, its process group is killed.
 //
 // What either writes to its outputs is logged; a line beginning with <N>, N
 // from 0 to 7, tells its priority (sd-daemon(3)).
@@ -69,6 +71,9 @@ type Exec struct {
 type runs struct {
 	mu  sync.Mutex
 	all map[*run]struct{}
+
+	code  int // of the last check that has answered
+	asked bool
 }
 
 func newExec(h Host, p supervisor.Part) (*Exec, error) {
@@ -168,7 +173,28 @@ func (x *Exec) Check(ctx context.Context, role sdk.Role, term sdk.Term) (sdk.Hea
 	says := &transcript{log: x.log.With("action", "check"), level: slog.LevelDebug}
 	p := program{argv: argv, user: x.settings.user, env: checkEnviron(x.host, role, term, timeout), says: says}
 	e, cause := x.run(ctx, p, timeout, true)
-	return health(e, cause, says)
+	h, a, err := health(e, cause, says, x.settings.lenient)
+	if err == nil {
+		x.answered(ctx, h, e.state.ExitCode(), a)
+	}
+	return h, err
+}
+
+// answered logs an answer whose exit code is news. The lines of every one are in
+// the log at its lowest level.
+func (x *Exec) answered(ctx context.Context, h sdk.Health, code int, a answer) {
+	x.mu.Lock()
+	news := !x.asked || code != x.code
+	x.asked, x.code = true, code
+	x.mu.Unlock()
+	if !news {
+		return
+	}
+	level := slog.LevelInfo
+	if code != nagiosOK {
+		level = slog.LevelWarn
+	}
+	x.log.Log(ctx, level, "check answers otherwise", append([]any{"code", code, "fit", h.Fit, "text", h.Detail}, a.attrs()...)...)
 }
 
 // Renew is not for programs.

@@ -115,7 +115,7 @@ func newBench(t testing.TB, config map[string]any) *bench {
 	b := &bench{dir: dir, log: &journal{}}
 	made := map[string]any{}
 	for key, value := range config {
-		if body, ok := value.(string); ok && key != forcedBound && key != asUser {
+		if body, ok := value.(string); ok && key != forcedBound && key != asUser && key != onUnknown {
 			value = []any{b.script(t, key, body)}
 		}
 		if argv, ok := value.([]any); ok {

@@ -72,29 +72,19 @@ func lasting(err error) bool {
 	return true
 }
 
-// health returns what a check came to, by the exit codes of Nagios plugins.
-func health(e ending, cause error, says *transcript) (sdk.Health, error) {
-	if e.cut {
-		return sdk.Health{}, errors.New(phrase(says, "cut short", cause.Error()))
-	}
-	if e.err != nil {
-		return sdk.Health{}, fmt.Errorf("not started: %w", e.err)
-	}
-	code := e.state.ExitCode()
-	if code < 0 || code > 3 {
-		return sdk.Health{}, errors.New(phrase(says, endOf(e.state)))
-	}
-	// What follows the bar is for machines that draw.
-	text, _, _ := strings.Cut(says.firstOut(), "|")
-	text = strings.TrimSpace(text)
-	name := [...]string{"ok", "warning", "critical", "unknown"}[code]
+// health returns what a check came to, by the exit codes of Nagios plugins, and
+// what it said. Without an answer there is only the error.
+func health(e ending, cause error, says *transcript, lenient bool) (h sdk.Health, a answer, err error) {
 	switch {
-	case text == "" && code > 0:
-		text = name
-	case code == 1 && !strings.Contains(strings.ToLower(text), name):
-		text = name + ": " + text
+	case e.cut:
+		return h, a, errors.New(phrase(says, "cut short", cause.Error()))
+	case e.err != nil:
+		return h, a, fmt.Errorf("not started: %w", e.err)
+	case e.state.ExitCode() < nagiosOK || e.state.ExitCode() > nagiosUnknown:
+		return h, a, errors.New(phrase(says, endOf(e.state)))
 	}
-	return sdk.Health{Fit: code <= 1, Detail: text}, nil
+	a = says.told()
+	return a.health(e.state.ExitCode(), lenient), a, nil
 }
 
 // endOf tells how a program ended.

@@ -128,7 +128,8 @@ type transcript struct {
 
 	mu       sync.Mutex
 	progress func(string)
-	first    string   // the first line of the standard output
+	answer   []string // the first lines of the standard output, as many as maxAnswer bytes hold
+	answered int      // bytes of them
 	tail     []string // the last lines of both outputs
 	panicked string   // how it said that it crashes
 	logged   int      // lines, since the time below
@@ -179,8 +180,11 @@ func (s *transcript) say(level slog.Level, line string, attrs []slog.Attr, out b
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if out && s.first == "" {
-		s.first = line
+	if out && s.answered+len(line) <= maxAnswer {
+		s.answer = append(s.answer, line)
+	}
+	if out {
+		s.answered += len(line) + 1 // also of one that is dropped: nothing follows a gap
 	}
 	if len(s.tail) == keptLines {
 		s.tail = append(s.tail[:0], s.tail[1:]...)
@@ -226,15 +230,15 @@ func (s *transcript) mute() {
 	s.progress = nil
 }
 
-// firstOut returns the first line of the standard output, else the first of
-// the last lines of both.
-func (s *transcript) firstOut() string {
+// told returns what a check has answered. What has nothing on its standard
+// output has answered by the first of its last lines.
+func (s *transcript) told() answer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.first == "" && len(s.tail) > 0 {
-		return s.tail[0]
+	if len(s.answer) == 0 && len(s.tail) > 0 {
+		return parseAnswer(s.tail[:1])
 	}
-	return s.first
+	return parseAnswer(s.answer)
 }
 
 // last returns up to n of the last lines, as one, or how it panicked.

@@ -19,6 +19,7 @@ var capabilities = [...]sdk.Capability{sdk.CanPromote, sdk.CanDemote, sdk.CanChe
 const (
 	forcedBound = "forced_bound"
 	asUser      = "user"
+	onUnknown   = "unknown"
 )
 
 // settings are the config of an exec part.
@@ -26,6 +27,7 @@ type settings struct {
 	argv        map[sdk.Capability][]string // not empty, with an absolute path first
 	user        string                      // whom they run as; empty when not given
 	forcedBound time.Duration               // zero when not given
+	lenient     bool                        // a check's UNKNOWN is a warning
 }
 
 // parse returns the settings of a config table, or every mistake in it.
@@ -44,8 +46,12 @@ func parse(config map[string]any) (settings, error) {
 			if s.user, ok = config[key].(string); !ok || s.user == "" {
 				err = fmt.Errorf("%v is not the name of a user", config[key])
 			}
+		case key == onUnknown:
+			if s.lenient = config[key] == "warning"; !s.lenient && config[key] != "unfit" {
+				err = fmt.Errorf("%v is neither unfit nor warning", config[key])
+			}
 		default:
-			err = fmt.Errorf("unknown key; known: %s, %s, %s", programs(), asUser, forcedBound)
+			err = fmt.Errorf("unknown key; known: %s, %s, %s, %s", programs(), asUser, forcedBound, onUnknown)
 		}
 		if err != nil {
 			mistakes = append(mistakes, &sdk.KeyError{Key: key, Err: err})

@@ -17,7 +17,7 @@ func TestMistakesInTheSettings(t *testing.T) {
 		config map[string]any
 		keys   []string // of the mistakes; empty for one that is no key's
 	}{
-		{"sound", map[string]any{"promote": good, "demote": []string{"/bin/true", "x"}, "check": good, "follow": good, "fence": good, "user": "root", "forced_bound": "1s"}, nil},
+		{"sound", map[string]any{"promote": good, "demote": []string{"/bin/true", "x"}, "check": good, "follow": good, "fence": good, "user": "root", "forced_bound": "1s", "unknown": "warning"}, nil},
 		{"nothing to run", map[string]any{"user": "root"}, []string{""}},
 		{"nothing at all", nil, []string{""}},
 		{"a string", map[string]any{"demote": "/bin/true"}, []string{"demote"}},
@@ -28,6 +28,7 @@ func TestMistakesInTheSettings(t *testing.T) {
 		{"promotes for ever", map[string]any{"promote": good}, []string{"promote"}},
 		{"bound", map[string]any{"demote": good, "forced_bound": int64(1)}, []string{"forced_bound"}},
 		{"bound below zero", map[string]any{"demote": good, "forced_bound": "-1s"}, []string{"forced_bound"}},
+		{"what UNKNOWN is", map[string]any{"check": good, "unknown": "fit"}, []string{"unknown"}},
 		{"unknown and more", map[string]any{"demot": good, "check": "x", "user": int64(0)}, []string{"check", "demot", "user"}},
 	} {
 		_, err := New(Host{Log: slog.New(slog.DiscardHandler)}, supervisor.Part{Use: "exec", Name: "hook", Config: c.config})

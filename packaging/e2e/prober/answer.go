@@ -28,6 +28,9 @@ func Answer(ctx context.Context, node string, port uint16, ready func()) error {
 	}
 	conn := c.(*net.UDPConn)
 	defer conn.Close()
+	if err := buffer(conn, 1<<20); err != nil { // of some thousand questions
+		return fmt.Errorf("answer for %s: %w", node, err)
+	}
 	defer context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })()
 	ready()
 	buf, where := make([]byte, 512), make([]byte, 128)

@@ -79,7 +79,26 @@ func New(link string, client netip.Addr, every time.Duration) (*Prober, error) {
 		every: every, link: dev.Index, conn: conn, door: packets,
 		client: netip.AddrPortFrom(client, conn.LocalAddr().(*net.UDPAddr).AddrPort().Port()),
 	}
-	return p, conn.SetReadBuffer(4 << 20)
+	if err := buffer(conn, 4<<20); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, nil
+}
+
+// buffer makes room for what arrives while nobody reads, beyond what the system
+// allows everybody. It needs CAP_NET_ADMIN in the network's namespace.
+func buffer(conn *net.UDPConn, size int) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	err = errors.Join(raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, size)
+	}), err)
+	if err != nil {
+		return fmt.Errorf("make room for %d bytes: %w", size, err)
+	}
+	return nil
 }
 
 // Close gives up the sockets. Run must have returned, or never been called.
@@ -262,6 +281,15 @@ func (s *Service) Outage(from Instant) (sum time.Duration, lost int) {
 		lost += o.Lost
 	}
 	return sum, lost
+}
+
+// LostUnlike returns how many questions in outages since from had no answer
+// although what was asked of control at the same instant had one: a machine that
+// has no time for either says nothing about the service.
+func (s *Service) LostUnlike(control *Service, from Instant) int {
+	s.prober.mu.Lock()
+	defer s.prober.mu.Unlock()
+	return lostUnlike(s.seen(), control.seen(), from)
 }
 
 // Spans returns, in order of time, when each node is proven to have acted since

@@ -33,6 +33,9 @@ func (q question) heard() Instant {
 	return q.told
 }
 
+// served reports whether a client was still there when the answer came.
+func (q question) served() bool { return q.told != 0 && q.told-q.asked <= patience }
+
 // A track is all that was asked at one place, in order, but for what is
 // forgotten.
 type track struct {
@@ -104,7 +107,7 @@ func (o Outage) String() string {
 func outages(t []question, from Instant) (found []Outage) {
 	last, lost := -1, 0
 	for i, q := range t {
-		if q.told == 0 || q.told-q.asked > patience {
+		if !q.served() {
 			lost++
 			continue
 		}
@@ -116,6 +119,24 @@ func outages(t []question, from Instant) (found []Outage) {
 		last, lost = i, 0
 	}
 	return found
+}
+
+// lostUnlike counts the questions without an answer in the outages of t that
+// ended after from whose counterparts in control, asked at the same instants,
+// were answered.
+func lostUnlike(t, control []question, from Instant) (lost int) {
+	at := func(q question, asked Instant) int { return cmp.Compare(q.asked, asked) }
+	for _, o := range outages(t, from) {
+		first, _ := slices.BinarySearchFunc(t, o.From, at)
+		last, _ := slices.BinarySearchFunc(t, o.To, at)
+		for _, q := range t[first:last] {
+			i, found := slices.BinarySearchFunc(control, q.asked, at)
+			if found && !q.served() && control[i].served() {
+				lost++
+			}
+		}
+	}
+	return lost
 }
 
 // A Span is a time in which a node is proven to have acted: from Start at the

@@ -117,6 +117,21 @@ func TestAnswersThatComeLate(t *testing.T) {
 	}
 }
 
+// What the machine has no time for is lost at the control too.
+func TestLostUnlikeAControl(t *testing.T) {
+	asked, control := answered("aa....aa..a."), answered("bbb..bbbbbbb")
+	if got := lostUnlike(asked, control, 0); got != 4 { // of 6 in outages, and one whose outage has not ended
+		t.Errorf("%d are lost while the control answers, want 4", got)
+	}
+	if got := lostUnlike(asked, control, 8*tick); got != 2 {
+		t.Errorf("%d are lost since the first outage, want 2", got)
+	}
+	control[2].told = control[2].asked + patience + tick
+	if got := lostUnlike(asked, control, 0); got != 3 {
+		t.Errorf("%d are lost where the control answers late, want 3", got)
+	}
+}
+
 func TestDoubled(t *testing.T) {
 	at := func(from, dur int) Overlap { return Overlap{At: Instant(from), Dur: time.Duration(dur)} }
 	for _, c := range []struct {
