@@ -528,11 +528,13 @@ func (d *networkdHost) ctl(words ...string) {
 func TestBondFailsOver(t *testing.T) {
 	l := netlab.New(t)
 	home := l.Home()
+	// Not those of the conformance test, whose guard stays here closed.
+	const a4, a6 = "192.0.2.40", "2001:db8::40"
 	l.Plug(home, "events0", "192.0.2.11/24", "2001:db8::11/64")
 	peer := l.Host(peer4+"/24", peer6+"/64")
 	k := &told{kernel: &rtnetlink{}, changes: make(chan change)}
 	s := settings{
-		Addresses: []place{{netip.MustParsePrefix(vip4 + "/32")}, {netip.MustParsePrefix(vip6 + "/128")}},
+		Addresses: []place{{netip.MustParsePrefix(a4 + "/32")}, {netip.MustParsePrefix(a6 + "/128")}},
 		Interface: "events0", Guard: true, Deprecated: true, MonitorLink: true, Announce: announceSettings{Count: 1},
 	}
 	v, err := newVIPOf(k, s, sdk.Host{Service: "events", Part: "vip", Log: slog.New(slog.DiscardHandler)})
@@ -549,12 +551,14 @@ func TestBondFailsOver(t *testing.T) {
 		t.Fatalf("promote: %v", err)
 	}
 	t.Cleanup(func() { _ = v.Demote(context.Background(), act(sdk.Demote, sdk.Planned)) })
-	if echoes(home); !reaches(peer, at4, 5*time.Second) || !reaches(peer, at6, 5*time.Second) {
-		t.Fatal("the addresses do not answer")
+	for _, at := range []string{a4 + ":7", "[" + a6 + "]:7"} {
+		if home.Echo(at); !reaches(peer, at, 5*time.Second) {
+			t.Fatalf("%s does not answer", at)
+		}
 	}
 	elsewhere := "02:00:00:00:00:99"
 	for _, event := range []uint32{unix.IFLA_EVENT_NOTIFY_PEERS, unix.IFLA_EVENT_BONDING_FAILOVER} {
-		for _, addr := range []string{vip4, vip6} {
+		for _, addr := range []string{a4, a6} {
 			peer.Run("ip", "neigh", "replace", addr, "lladdr", elsewhere, "nud", "reachable", "dev", "eth0")
 		}
 		l, err := k.link("events0")
@@ -562,7 +566,7 @@ func TestBondFailsOver(t *testing.T) {
 			t.Fatal(err)
 		}
 		k.changes <- change{link: &l, event: event}
-		for _, addr := range []string{vip4, vip6} {
+		for _, addr := range []string{a4, a6} {
 			eventually(t, fmt.Sprintf("%s announced by event %d", addr, event), func() bool { return strings.HasPrefix(peer.Neighbour(addr), home.MAC.String()) })
 		}
 	}
