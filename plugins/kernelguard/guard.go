@@ -95,7 +95,6 @@ func (g *Guard) Renew(until sdk.Instant) error {
 	defer g.mu.Unlock()
 	err := g.open(until, g.renewLiving)
 	if errors.Is(err, os.ErrNotExist) {
-		g.known = false
 		s, looked := g.state()
 		switch {
 		case looked != nil:
@@ -286,6 +285,7 @@ func (g *Guard) state() (State, error) {
 	if err != nil {
 		return State{}, fmt.Errorf("look at guard: %w", err)
 	}
+	g.known = s.Current // somebody else may have removed them
 	return s, nil
 }
 
@@ -301,8 +301,7 @@ func (g *Guard) look() error {
 	if g.known {
 		return nil
 	}
-	s, err := g.state()
-	g.known = s.Current
+	_, err := g.state()
 	return err
 }
 

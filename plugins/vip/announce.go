@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -18,56 +19,132 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A speaker tells neighbours on one interface where addresses are. It keeps
-// its sockets, since closing them takes the kernel long. Its methods may be
-// called at the same time.
+// A speaker tells neighbours on one interface where addresses are, and hears
+// when another host says that it has one. It keeps its sockets, since closing
+// them takes the kernel long. Its methods may be called at the same time.
 type speaker struct {
-	mu    sync.Mutex
-	index int // of the interface that the sockets are bound to
-	v4    *packet.Conn
-	raw   net.PacketConn // v6 is its
-	v6    *ipv6.PacketConn
+	addrs []netip.Addr
+	heard func(*conflict) // of another host
+
+	hearing sync.WaitGroup
+	mu      sync.Mutex
+	closed  bool
+	index   int              // of the interface that the sockets are bound to
+	mac     net.HardwareAddr // and its own address
+	v4      *packet.Conn
+	raw     net.PacketConn // v6 is its
+	v6      *ipv6.PacketConn
 }
 
-// open makes ready to speak for addresses.
-func (s *speaker) open(l link, addrs []netip.Addr) error {
+func newSpeaker(addrs []netip.Addr, heard func(*conflict)) *speaker {
+	return &speaker{addrs: addrs, heard: heard}
+}
+
+// open makes ready to speak.
+func (s *speaker) open(l link) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		return net.ErrClosed
+	}
+	s.mac = l.mac
 	if s.index != l.index {
 		s.shut()
 		s.index = l.index
 	}
-	if s.v4 == nil && slices.ContainsFunc(addrs, netip.Addr.Is4) {
-		deaf, err := bpf.Assemble([]bpf.Instruction{bpf.RetConstant{Val: 0}})
+	if s.v4 == nil && slices.ContainsFunc(s.addrs, netip.Addr.Is4) {
+		claims, err := bpf.Assemble(claimsOf(s.addrs))
 		if err != nil {
 			return err
 		}
-		if s.v4, err = packet.Listen(l.netInterface(), packet.Datagram, unix.ETH_P_ARP, &packet.Config{Filter: deaf}); err != nil {
-			s.v4 = nil
+		conn, err := packet.Listen(l.netInterface(), packet.Datagram, unix.ETH_P_ARP, &packet.Config{Filter: claims})
+		if err != nil {
 			return fmt.Errorf("speak ARP on %s: %w", l.name, explainRaw(err))
 		}
+		s.v4 = conn
+		s.hearing.Go(func() { s.hear4(conn) })
 	}
-	if s.v6 == nil && slices.ContainsFunc(addrs, netip.Addr.Is6) {
+	if s.v6 == nil && slices.ContainsFunc(s.addrs, netip.Addr.Is6) {
 		raw, err := net.ListenPacket("ip6:ipv6-icmp", "::")
 		if err != nil {
 			return fmt.Errorf("speak neighbour discovery on %s: %w", l.name, explainRaw(err))
 		}
 		v6 := ipv6.NewPacketConn(raw)
-		var none ipv6.ICMPFilter
-		none.SetAll(true)
-		if err := errors.Join(v6.SetICMPFilter(&none), v6.SetMulticastLoopback(false), v6.SetMulticastHopLimit(255)); err != nil {
+		var claims ipv6.ICMPFilter
+		claims.SetAll(true)
+		claims.Accept(ipv6.ICMPTypeNeighborAdvertisement)
+		if err := errors.Join(v6.SetICMPFilter(&claims), v6.SetControlMessage(ipv6.FlagInterface, true), v6.SetMulticastLoopback(false), v6.SetMulticastHopLimit(255)); err != nil {
 			raw.Close()
 			return fmt.Errorf("speak neighbour discovery on %s: %w", l.name, err)
 		}
 		s.raw, s.v6 = raw, v6
+		s.hearing.Go(func() { s.hear6(v6, l.index) })
 	}
 	return nil
+}
+
+// claimsOf is the program that lets ARP packets through by which somebody says
+// that an address is its own.
+func claimsOf(addrs []netip.Addr) []bpf.Instruction {
+	const sender = 14 // offset of who says it
+	program := []bpf.Instruction{bpf.LoadAbsolute{Off: sender, Size: 4}}
+	for _, a := range addrs {
+		if a.Is4() {
+			b := a.As4()
+			program = append(program,
+				bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: binary.BigEndian.Uint32(b[:]), SkipTrue: 1},
+				bpf.RetConstant{Val: 1 << 16})
+		}
+	}
+	return append(program, bpf.RetConstant{Val: 0})
+}
+
+// hear4 and hear6 hear what others claim until their socket is closed, or its
+// interface is gone.
+func (s *speaker) hear4(conn *packet.Conn) {
+	b := make([]byte, 64)
+	for {
+		n, _, err := conn.ReadFrom(b)
+		switch {
+		case errors.Is(err, unix.ENETDOWN): // told once, and over when the interface is up again
+			continue
+		case err != nil:
+			return
+		}
+		for _, a := range s.addrs {
+			if mac, claims := arpClaim(b[:n], a); a.Is4() && claims {
+				s.claimed(a, mac)
+			}
+		}
+	}
+}
+
+func (s *speaker) hear6(conn *ipv6.PacketConn, index int) {
+	b := make([]byte, 128)
+	for {
+		n, from, _, err := conn.ReadFrom(b)
+		if err != nil {
+			return
+		}
+		if a, mac, ok := advertised(b[:n]); ok && from != nil && from.IfIndex == index && slices.Contains(s.addrs, a) {
+			s.claimed(a, mac)
+		}
+	}
+}
+
+func (s *speaker) claimed(a netip.Addr, mac net.HardwareAddr) {
+	s.mu.Lock()
+	other := mac.String() != s.mac.String()
+	s.mu.Unlock()
+	if other {
+		s.heard(&conflict{a, &packet.Addr{HardwareAddr: mac}})
+	}
 }
 
 // say announces one address once, in every form. Unlike ARP, advertisements
 // pass by the guard, which drops them when it is closed.
 func (s *speaker) say(l link, a netip.Addr) error {
-	if err := s.open(l, []netip.Addr{a}); err != nil {
+	if err := s.open(l); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -98,10 +175,13 @@ func routes(l link) bool {
 	return err == nil && len(said) > 0 && said[0] == '1'
 }
 
+// close returns once nothing is heard any more.
 func (s *speaker) close() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.closed = true
 	s.shut()
+	s.mu.Unlock()
+	s.hearing.Wait()
 }
 
 func (s *speaker) shut() {
@@ -130,6 +210,9 @@ func announce(s announceSettings, say func()) *background {
 			if !sleep(ctx, time.Until(began.Add(after))) {
 				return
 			}
+			say()
+		}
+		for s.Count > 0 && s.Refresh > 0 && sleep(ctx, s.Refresh) {
 			say()
 		}
 	})

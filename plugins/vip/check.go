@@ -31,7 +31,9 @@ func (v *vip) Check(_ context.Context, role sdk.Role) (sdk.Health, error) {
 		}
 		return sdk.Health{Fit: true, Detail: fmt.Sprintf("%s can come to %s", v, l.name)}, nil
 	}
-	switch {
+	switch err := v.restless(); {
+	case err != nil:
+		return unfit(err)
 	case !v.inPlace(l, now.here) && len(now.here) == 0:
 		return unfit(fmt.Errorf("%s is not here", v))
 	case !v.inPlace(l, now.here):
@@ -41,7 +43,13 @@ func (v *vip) Check(_ context.Context, role sdk.Role) (sdk.Health, error) {
 	case v.Guard && now.guard.Left == 0:
 		return unfit(errors.New("the guard has closed: the lease was not renewed"))
 	}
-	return sdk.Health{Fit: true, Detail: fmt.Sprintf("%s on %s", v, l.name)}, nil
+	detail := fmt.Sprintf("%s on %s", v, l.name)
+	v.mu.Lock()
+	if v.rival != nil {
+		detail += "; " + v.rival.Error() + ", too"
+	}
+	v.mu.Unlock()
+	return sdk.Health{Fit: true, Detail: detail}, nil
 }
 
 // ready returns the interface if addresses could be added to it now.
@@ -49,10 +57,12 @@ func (v *vip) ready() (link, error) {
 	l, err := v.kernel.link(v.Interface)
 	switch {
 	case err != nil:
-		return l, err
-	case l.flags&unix.IFF_UP == 0:
+		return l, v.renamed(err)
+	case l.part == "bridge" || l.part == "bond" || l.part == "team": // a VRF has its own addresses
+		return l, fmt.Errorf("interface %s is a port of a %s, which takes what comes in by it: give the %s's name as interface", l.name, l.part, l.part)
+	case v.MonitorLink && l.flags&unix.IFF_UP == 0:
 		return l, fmt.Errorf("interface %s is down: ip link set %s up", l.name, l.name)
-	case l.flags&unix.IFF_LOWER_UP == 0 || l.flags&unix.IFF_RUNNING == 0: // the first is quick, the second knows of 802.1X
+	case v.MonitorLink && !l.up():
 		return l, fmt.Errorf("interface %s has no carrier: its cable, switch port or peer", l.name)
 	}
 	for _, p := range v.places() {

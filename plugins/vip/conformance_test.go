@@ -25,13 +25,16 @@ func TestConformance(t *testing.T) {
 		Settings: map[string]any{"addresses": []string{vip4, vip6}, "interface": "home0"},
 		Expires:  true,
 		Promoted: func() (bool, error) {
-			since := sdk.Now()
-			for end := time.Now().Add(40 * time.Millisecond); ; time.Sleep(2 * time.Millisecond) {
-				a, b := netlab.First(x4.Asked(), since).Answered != 0, netlab.First(x6.Asked(), since).Answered != 0
+			since, began := sdk.Now(), time.Now()
+			for ; ; time.Sleep(2 * time.Millisecond) {
+				asked4, asked6 := x4.Asked(), x6.Asked()
+				a, b := netlab.First(asked4, since).Answered != 0, netlab.First(asked6, since).Answered != 0
+				// A machine that is busy has not asked often by then.
+				enough := time.Since(began) > 40*time.Millisecond && min(sent(asked4, since), sent(asked6, since)) > 10
 				switch {
 				case a && b:
 					return true, nil
-				case time.Now().Before(end):
+				case !enough && time.Since(began) < 5*time.Second:
 				case a != b:
 					return false, errors.New("one of the addresses answers, and one does not")
 				default:
@@ -45,4 +48,14 @@ func TestConformance(t *testing.T) {
 			t.Errorf("left: %s", out)
 		}
 	}
+}
+
+// sent is how many questions were asked since an instant.
+func sent(asked []netlab.Question, since sdk.Instant) (n int) {
+	for _, q := range asked {
+		if q.Sent >= since {
+			n++
+		}
+	}
+	return n
 }

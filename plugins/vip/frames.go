@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"slices"
 )
 
 // The bytes of ARP over Ethernet (RFC 826) and of neighbour discovery
@@ -49,7 +50,7 @@ func arpClaim(b []byte, a netip.Addr) (net.HardwareAddr, bool) {
 	if len(b) < 28 || b[4] != 6 || b[5] != 4 {
 		return nil, false
 	}
-	mac := net.HardwareAddr(b[8:14])
+	mac := net.HardwareAddr(slices.Clone(b[8:14]))
 	from, _ := netip.AddrFromSlice(b[14:18])
 	to, _ := netip.AddrFromSlice(b[24:28])
 	probes := from.IsUnspecified() && to == a && binary.BigEndian.Uint16(b[6:]) == arpRequest
@@ -120,4 +121,23 @@ func ndClaim(b []byte, a netip.Addr) bool {
 	target, _ := netip.AddrFromSlice(icmp[8:24])
 	from, _ := netip.AddrFromSlice(b[8:24])
 	return target == a && (icmp[0] == advertisement || icmp[0] == solicitation && from.IsUnspecified())
+}
+
+// advertised returns which address an advertisement tells of, and whose it is.
+func advertised(icmp []byte) (netip.Addr, net.HardwareAddr, bool) {
+	if len(icmp) < 24 || icmp[0] != advertisement {
+		return netip.Addr{}, nil, false
+	}
+	target, _ := netip.AddrFromSlice(icmp[8:24])
+	for options := icmp[24:]; len(options) >= 8; {
+		size := int(options[1]) * 8
+		if size == 0 || size > len(options) {
+			break
+		}
+		if options[0] == targetOption {
+			return target, net.HardwareAddr(slices.Clone(options[2:8])), true
+		}
+		options = options[size:]
+	}
+	return target, nil, false
 }

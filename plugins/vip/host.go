@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -25,12 +26,16 @@ type seen struct {
 }
 
 // look looks at the host.
-func (v *vip) look() (s seen, err error) {
-	if s.guard, err = v.guard.State(); err != nil {
-		if v.Guard {
-			return s, err
-		}
-		s.guard = kernelguard.State{}
+func (v *vip) look() (seen, error) {
+	return v.lookBeside(v.guard.State())
+}
+
+// lookBeside looks at the rest of the host.
+func (v *vip) lookBeside(guard kernelguard.State, err error) (s seen, _ error) {
+	if err != nil && v.Guard {
+		return s, err
+	} else if err == nil {
+		s.guard = guard
 	}
 	s.here, err = v.kernel.list(slices.Concat(v.addrs(), s.guard.Addresses))
 	return s, err
@@ -54,6 +59,21 @@ func (v *vip) wants(l link, e entry) bool {
 	return e.index == l.index && slices.Contains(v.places(), e.prefix())
 }
 
+// sound tells whether an address is as this plugin adds it, and answers.
+func (v *vip) sound(l link, e entry) bool {
+	flags := v.flags(e.addr)
+	return v.wants(l, e) && e.usable() && e.flags&flags == flags && (e.flags&unix.IFA_F_DEPRECATED != 0) == v.Deprecated
+}
+
+// flags are those of an address that this plugin adds: nothing about routes
+// changes by it, and nobody waits for the end of duplicate address detection.
+func (v *vip) flags(a netip.Addr) uint32 {
+	if a.Is6() {
+		return unix.IFA_F_NOPREFIXROUTE | unix.IFA_F_NODAD
+	}
+	return unix.IFA_F_NOPREFIXROUTE
+}
+
 // inPlace tells whether the addresses are here, and no others of ours.
 func (v *vip) inPlace(l link, here []entry) bool {
 	for _, e := range here {
@@ -64,29 +84,38 @@ func (v *vip) inPlace(l link, here []entry) bool {
 	return len(here) == len(v.places())
 }
 
+// unsound are those of the places whose address is not here, or not as this
+// plugin adds it.
+func (v *vip) unsound(l link, here []entry) []netip.Prefix {
+	return slices.DeleteFunc(v.places(), func(p netip.Prefix) bool {
+		return slices.ContainsFunc(here, func(e entry) bool { return e.prefix() == p && v.sound(l, e) })
+	})
+}
+
 // adopt reports whether all is in place already, and keeps it so; the guard,
 // if there is to be one, is open. Foreign addresses are an error: nothing is
 // done about them.
-func (v *vip) adopt(l link, open bool, until sdk.Instant) (now seen, already bool, err error) {
-	if now, err = v.look(); err != nil {
-		return now, false, sdk.Unchanged(err)
-	}
+func (v *vip) adopt(l link, now seen, open bool, until sdk.Instant) (already bool, err error) {
 	if err := now.foreign(); err != nil {
-		return now, false, sdk.Refuse(err)
+		return false, sdk.Refuse(err)
 	}
 	if !v.inPlace(l, now.here) || v.Guard != open || v.Guard != now.guard.Installed {
-		return now, false, nil
+		return false, nil
 	}
 	v.mu.Lock()
+	taken := !v.held
 	v.held, v.renewed = true, max(until, v.renewed)
 	v.mu.Unlock()
-	return now, true, v.last(l, until, true)
+	if taken {
+		v.announceOn() // a process of before has begun it
+	}
+	return true, v.last(l, until, true)
 }
 
 // add brings the addresses here for as long as the lease holds, and proves it.
 func (v *vip) add(l link, now seen, until sdk.Instant) (err error) {
 	if l.announces() && v.Announce.Count > 0 {
-		if err := v.speaker.open(l, v.addrs()); err != nil {
+		if err := v.speaker.open(l); err != nil {
 			return err
 		}
 	}
@@ -165,13 +194,8 @@ func (v *vip) last(l link, until sdk.Instant, all bool) error {
 		valid = uint32((max(left, 0)+time.Second-1)/time.Second) + 1
 	}
 	for _, p := range v.places() {
-		e := entry{addr: p.Addr(), peer: p.Addr(), bits: p.Bits(), index: l.index, valid: valid, origin: origin}
-		// Nothing about routes changes by the address, and nobody waits for the
-		// end of duplicate address detection.
-		e.flags = unix.IFA_F_NOPREFIXROUTE
-		if p.Addr().Is6() {
-			e.flags |= unix.IFA_F_NODAD
-		} else {
+		e := entry{addr: p.Addr(), peer: p.Addr(), bits: p.Bits(), index: l.index, flags: v.flags(p.Addr()), valid: valid, origin: origin}
+		if p.Addr().Is4() {
 			e.label = v.Label
 		}
 		if !v.Deprecated {
@@ -192,11 +216,11 @@ func (v *vip) last(l link, until sdk.Instant, all bool) error {
 }
 
 // mend lets the addresses last, and brings back those that somebody has
-// removed.
-func (v *vip) mend(until sdk.Instant) error {
+// removed or changed, by whom that was, as far as is known.
+func (v *vip) mend(until sdk.Instant, by string) error {
 	l, err := v.kernel.link(v.Interface)
 	if err != nil {
-		return err
+		return v.renamed(err)
 	}
 	here, err := v.kernel.list(v.addrs())
 	if err != nil {
@@ -211,7 +235,8 @@ func (v *vip) mend(until sdk.Instant) error {
 		}
 	}
 	v.mu.Lock()
-	if found && !v.held && !v.promoting {
+	taken := found && !v.held && !v.promoting
+	if taken {
 		v.held, v.renewed = true, until
 	}
 	over := !v.held || v.renewed <= sdk.Now()
@@ -219,15 +244,52 @@ func (v *vip) mend(until sdk.Instant) error {
 	if over {
 		return nil // it took long, and what comes next sees to it
 	}
-	lost := !v.inPlace(l, here)
-	if err := v.last(l, until, lost); err != nil {
+	if taken {
+		v.announceOn()
+	}
+	wrong := v.unsound(l, here)
+	if len(wrong) == 0 {
+		return v.last(l, until, false)
+	}
+	if l.flags&unix.IFF_UP == 0 {
+		return nil // IPv6 addresses would come without their routes; its coming up is heard of
+	}
+	for _, e := range here {
+		if v.wants(l, e) && !e.usable() { // nothing but this makes it so
+			if err := v.kernel.remove(e); err != nil {
+				return err
+			}
+		}
+	}
+	v.mended(by) // or tried to
+	if err := v.last(l, until, true); err != nil {
 		return err
 	}
-	if lost {
-		v.log.Warn("address was gone; added again", "cause", "somebody has removed it, or the interface was down; systemd-networkd needs KeepConfiguration=yes")
-		v.say(l)
+	if here, err = v.kernel.list(v.addrs()); err != nil {
+		return err
 	}
+	if still := v.unsound(l, here); len(still) > 0 {
+		return fmt.Errorf("%v on %s: added, but the kernel has %v", still, l.name, here)
+	}
+	v.log.Warn("address was gone or changed; put back", "address", fmt.Sprint(wrong), "by", by,
+		"cause", "another program manages the interface, or it was down; systemd-networkd needs KeepConfiguration=yes")
+	v.say(l)
+	v.tell()
 	return nil
+}
+
+// renamed adds to an error about the interface how it is called now.
+func (v *vip) renamed(err error) error {
+	v.mu.Lock()
+	was := v.was
+	v.mu.Unlock()
+	if was == 0 {
+		return err
+	}
+	if ifi, now := net.InterfaceByIndex(was); now == nil && ifi.Name != v.Interface {
+		return fmt.Errorf("%w: it is called %s now: put that into the settings, or give it the name back: ip link property add dev %s altname %s", err, ifi.Name, ifi.Name, v.Interface)
+	}
+	return err
 }
 
 // found reports whether a process before this one has promoted with these
@@ -334,12 +396,39 @@ func (v *vip) say(l link) {
 }
 
 // sayLater is say for an announcement that is not part of a change: not of one
-// who has lost the lease, which would take the traffic from who has it.
-func (v *vip) sayLater(l link) {
-	v.mu.Lock()
-	holds := v.held && v.renewed > sdk.Now()
-	v.mu.Unlock()
-	if holds {
+// who has lost the lease, which would take the traffic from who has it. The
+// interface may have another hardware address by now.
+func (v *vip) sayLater() {
+	if l, err := v.kernel.link(v.Interface); err == nil && v.holds() {
 		v.say(l)
 	}
+}
+
+// holds reports whether the addresses are here by a lease that has not ended.
+func (v *vip) holds() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.held && v.renewed > sdk.Now()
+}
+
+// speakUp announces now, and then as after a promotion.
+func (v *vip) speakUp() {
+	if v.holds() {
+		v.sayLater()
+		v.announceOn()
+	}
+}
+
+// announceOn begins the announcements that follow the first one, in place of
+// those that are under way.
+func (v *vip) announceOn() {
+	v.mu.Lock()
+	if !v.held {
+		v.mu.Unlock()
+		return
+	}
+	before := v.announcing
+	v.announcing = announce(v.Announce, v.sayLater)
+	v.mu.Unlock()
+	before.end()
 }

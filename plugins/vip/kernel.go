@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -28,6 +29,10 @@ type kernel interface {
 	remove(e entry) error
 	// link returns the network interface of a name.
 	link(name string) (link, error)
+	// hear tells of changes of any interface and address until ctx ends, and at
+	// its beginning that some may have been missed. An error says why it ended
+	// before.
+	hear(ctx context.Context, tell func(change)) error
 	close() error
 }
 
@@ -37,6 +42,7 @@ type link struct {
 	index int
 	flags uint32
 	mac   net.HardwareAddr
+	part  string // what it is a port of, such as bridge or bond; usually nothing
 }
 
 // Rtnetlink is the kernel over one lasting connection.
@@ -80,7 +86,7 @@ func (e entry) usable() bool { return e.flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_D
 // Linux 5.18 there is no mark but this combination, which is hardly anybody
 // else's.
 func (e entry) marked() bool {
-	return e.origin == origin || e.origin == 0 && e.flags&unix.IFA_F_NOPREFIXROUTE != 0 && e.preferred == 0
+	return e.origin == origin || e.origin == 0 && e.flags&unix.IFA_F_NOPREFIXROUTE != 0 && e.flags&unix.IFA_F_DEPRECATED != 0
 }
 
 func (e entry) String() string {
@@ -176,9 +182,14 @@ func (k *rtnetlink) remove(e entry) error {
 	return nil
 }
 
+// link finds an interface by its name or by one of its alternative names.
 func (k *rtnetlink) link(name string) (link, error) {
 	ae := netlink.NewAttributeEncoder()
-	ae.String(unix.IFLA_IFNAME, name)
+	if len(name) < unix.IFNAMSIZ {
+		ae.String(unix.IFLA_IFNAME, name)
+	} else {
+		ae.String(unix.IFLA_ALT_IFNAME, name)
+	}
 	attrs, err := ae.Encode()
 	if err != nil {
 		return link{}, err
@@ -189,21 +200,54 @@ func (k *rtnetlink) link(name string) (link, error) {
 		return link{}, fmt.Errorf("interface %s does not exist", name)
 	case err != nil:
 		return link{}, fmt.Errorf("look at interface %s: %w", name, err)
-	case len(replies) != 1 || len(replies[0].Data) < unix.SizeofIfInfomsg:
-		return link{}, fmt.Errorf("look at interface %s: short answer from the kernel", name)
+	case len(replies) != 1:
+		return link{}, fmt.Errorf("look at interface %s: no answer from the kernel", name)
 	}
-	b := replies[0].Data
-	l := link{name: name, index: int(binary.NativeEndian.Uint32(b[4:])), flags: binary.NativeEndian.Uint32(b[8:])}
+	l, _, err := parseLink(replies[0].Data)
+	if err != nil {
+		return l, fmt.Errorf("look at interface %s: %w", name, err)
+	}
+	return l, nil
+}
+
+// parseLink reads what the kernel tells of an interface, and the event that it
+// tells it for (IFLA_EVENT), if any.
+func parseLink(b []byte) (l link, event uint32, err error) {
+	if len(b) < unix.SizeofIfInfomsg {
+		return l, 0, errors.New("short answer from the kernel")
+	}
+	l = link{index: int(binary.NativeEndian.Uint32(b[4:])), flags: binary.NativeEndian.Uint32(b[8:])}
 	ad, err := netlink.NewAttributeDecoder(b[unix.SizeofIfInfomsg:])
 	if err != nil {
-		return l, err
+		return l, 0, err
 	}
 	for ad.Next() {
-		if ad.Type() == unix.IFLA_ADDRESS {
+		switch ad.Type() {
+		case unix.IFLA_IFNAME:
+			l.name = ad.String()
+		case unix.IFLA_ADDRESS:
 			l.mac = ad.Bytes()
+		case unix.IFLA_EVENT:
+			event = ad.Uint32()
+		case unix.IFLA_LINKINFO:
+			ad.Nested(func(info *netlink.AttributeDecoder) error {
+				for info.Next() {
+					if info.Type() == unix.IFLA_INFO_SLAVE_KIND {
+						l.part = info.String()
+					}
+				}
+				return info.Err()
+			})
 		}
 	}
-	return l, ad.Err()
+	return l, event, ad.Err()
+}
+
+// up reports whether the interface is up and has a carrier. Of its flags the
+// second is quick, and the third knows of 802.1X.
+func (l link) up() bool {
+	const all = unix.IFF_UP | unix.IFF_LOWER_UP | unix.IFF_RUNNING
+	return l.flags&all == all
 }
 
 // announces reports whether neighbours there learn by announcements.

@@ -28,6 +28,8 @@ func TestMemoryAfterManyCalls(t *testing.T) {
 	rss, own := n.memory()
 	t.Logf("configured: %d KiB in memory, %d of them its own", rss, own)
 	n.promote(sdk.OutcomeDone)
+	rss, own = n.memory()
+	t.Logf("promoted: %d KiB in memory, %d of them its own", rss, own)
 	for i := range 1000 {
 		if i%2 == 0 {
 			n.check(sdk.RolePrimary, true, "")

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/deputy-ha/deputy/sdk"
 )
 
@@ -15,10 +17,11 @@ import (
 type settings struct {
 	Address         place            `toml:"address" doc:"the address that moves, such as 192.0.2.10 or 2001:db8::10; without a length it is /32 or /128"`
 	Addresses       []place          `toml:"addresses" doc:"the addresses that move, when there are several"`
-	Interface       string           `toml:"interface" doc:"the network interface that they are added to" required:"true"`
+	Interface       string           `toml:"interface" doc:"the network interface that they are added to, by its name or an alternative name (altname)" required:"true"`
 	Label           string           `toml:"label" doc:"a label for IPv4 addresses, beginning with the interface's name, such as eth0:ha"`
 	Deprecated      bool             `toml:"deprecated" doc:"the host does not choose the address as the source of connections of its own" default:"true"`
 	Guard           bool             `toml:"guard" doc:"the kernel silences the address when the lease is not renewed; without it a frozen node keeps its address" default:"true"`
+	MonitorLink     bool             `toml:"monitor_link" doc:"a node whose interface is down, or has no carrier, is not fit" default:"true"`
 	KillConnections bool             `toml:"kill_connections" doc:"a demotion ends the TCP connections of the address, so that clients connect anew at once" default:"true"`
 	Announce        announceSettings `toml:"announce" doc:"how neighbours are told where the address is now: gratuitous ARP, unsolicited neighbour advertisements"`
 	Probe           probeSettings    `toml:"probe" doc:"how another host that has the address is looked for, before a failover alone"`
@@ -28,6 +31,7 @@ type announceSettings struct {
 	Count    int             `toml:"count" doc:"announcements in a row; 0: none, as for addresses that a routing daemon announces" default:"5" min:"0" max:"100"`
 	Interval time.Duration   `toml:"interval" doc:"between them" default:"200ms" min:"10ms" max:"10s"`
 	Repeat   []time.Duration `toml:"repeat" doc:"further ones, this long after the promotion" default:"1s,5s" min:"0s" max:"1h"`
+	Refresh  time.Duration   `toml:"refresh" doc:"and one each time, after those, for as long as the role lasts; 0s: none" default:"60s" min:"0s" max:"24h"`
 }
 
 type probeSettings struct {
@@ -95,16 +99,16 @@ func (s *settings) Validate() error {
 	case s.Label == "":
 	case !v4:
 		mistake("label", "is for IPv4 addresses, and there is none")
-	case len(s.Label) > 15 || !strings.HasPrefix(s.Label, s.Interface):
+	case len(s.Label) >= unix.IFNAMSIZ || !strings.HasPrefix(s.Label, s.Interface):
 		mistake("label", "%q must begin with %s and have no more than 15 characters", s.Label, s.Interface)
 	}
 	return errors.Join(wrong...)
 }
 
 // interfaceName tells what is wrong with the name of an interface, as Linux
-// has it (dev_valid_name).
+// has it (dev_valid_name); alternative names are longer (ALTIFNAMSIZ).
 func interfaceName(name string) error {
-	if len(name) > 15 || name == "." || name == ".." || strings.ContainsAny(name, "/: \t\n\v\f\r") {
+	if len(name) > 127 || name == "." || name == ".." || strings.ContainsAny(name, "/: \t\n\v\f\r") {
 		return fmt.Errorf("%q cannot be the name of an interface", name)
 	}
 	return nil

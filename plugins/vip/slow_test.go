@@ -53,16 +53,15 @@ func newSlow(t *testing.T, guard bool) (*vip, *slow) {
 	l.Plug(home, "slow0", "192.0.2.11/24", "2001:db8::11/64")
 	s := settings{
 		Addresses: []place{{netip.MustParsePrefix("192.0.2.30/32")}, {netip.MustParsePrefix("2001:db8::30/128")}},
-		Interface: "slow0", Guard: guard, KillConnections: true, Deprecated: true,
+		Interface: "slow0", Guard: guard, MonitorLink: true, KillConnections: true, Deprecated: true,
 	}
-	v, err := newVIP(t.Context(), s, sdk.Host{Service: "slow", Part: "vip", Log: slog.New(slog.DiscardHandler)})
+	k := &slow{kernel: &rtnetlink{}}
+	v, err := newVIPOf(k, s, sdk.Host{Service: "slow", Part: "vip", Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := &slow{kernel: v.kernel}
-	v.kernel = k
 	t.Cleanup(func() {
-		if err := errors.Join(v.guard.Remove(), v.Close()); err != nil {
+		if err := errors.Join(v.Close(), v.guard.Remove(), v.guard.Close()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -189,8 +188,15 @@ func TestForcedDemotionWithoutAGuard(t *testing.T) {
 		t.Error("a demotion without a guard is done although the addresses are here")
 	}
 	k.mu.Unlock()
-	if err := v.Demote(t.Context(), act(sdk.Demote, sdk.Forced)); err != nil && !errors.Is(err, sdk.ErrAlready) {
-		t.Errorf("demote: %v", err)
+	eventually(t, "demoted", func() bool { // it is asked again
+		err := v.Demote(t.Context(), act(sdk.Demote, sdk.Forced))
+		if err != nil && !errors.Is(err, sdk.ErrAlready) && !errors.Is(err, errSlow) {
+			t.Fatalf("demote: %v", err)
+		}
+		return !errors.Is(err, errSlow)
+	})
+	if k.has(t, v) {
+		t.Error("the addresses are still here")
 	}
 }
 

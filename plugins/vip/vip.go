@@ -26,27 +26,48 @@ type vip struct {
 	guard   *kernelguard.Guard // not to be used if settings.Guard is false
 	cutter  *kernelguard.Cutter
 	kernel  kernel
-	speaker speaker
+	speaker *speaker
 	host    chan struct{} // held by who changes the host's addresses
-	work    sync.WaitGroup
+	stop    context.CancelCauseFunc
+	tending sync.WaitGroup // of those who hear what others do
+	work    sync.WaitGroup // of what goes on after a call
 
-	mu         sync.Mutex  // never held for long
-	promoting  bool        // an act is about to add the addresses
-	tenures    int         // begun, so that no demotion of before takes down what came after
-	held       bool        // they may be here by an act of this vip
-	renewed    sdk.Instant // the lease holds until then, as far as is known
-	lasts      sdk.Instant // the kernel removes the addresses then; zero: never
-	announcing *background // after a promotion
-	sweeping   *background // after a demotion
+	mu         sync.Mutex    // never held for long
+	news       chan struct{} // closed when there is something to look at
+	link       link          // the interface as it was last looked at; its index is 0 if it does not exist
+	was        int           // its index when it last existed
+	mends      []sdk.Instant // when something was put right lately
+	mender     string        // who had made that necessary, as far as is known
+	rival      *conflict     // another host that claims an address now
+	promoting  bool          // an act is about to add the addresses
+	tenures    int           // begun, so that no demotion of before takes down what came after
+	held       bool          // they may be here by an act of this vip
+	renewed    sdk.Instant   // the lease holds until then, as far as is known
+	lasts      sdk.Instant   // the kernel removes the addresses then; zero: never
+	announcing *background   // after a promotion
+	contending *background   // with the rival
+	sweeping   *background   // after a demotion
 }
 
+// newVIP returns the addresses of this host's kernel.
 func newVIP(_ context.Context, s settings, h sdk.Host) (*vip, error) {
+	return newVIPOf(&rtnetlink{}, s, h)
+}
+
+func newVIPOf(k kernel, s settings, h sdk.Host) (*vip, error) {
 	guard, err := kernelguard.ForAddresses(h.Service, h.Part, s.addrs())
 	if err != nil {
 		return nil, err
 	}
-	cutter := kernelguard.NewCutter(h.Log, s.KillConnections)
-	return &vip{settings: s, log: h.Log, guard: guard, cutter: cutter, kernel: &rtnetlink{}, host: make(chan struct{}, 1)}, nil
+	v := &vip{
+		settings: s, log: h.Log, guard: guard, cutter: kernelguard.NewCutter(h.Log, s.KillConnections), kernel: k,
+		host: make(chan struct{}, 1), news: make(chan struct{}),
+	}
+	v.speaker = newSpeaker(s.addrs(), v.contend)
+	ctx, stop := context.WithCancelCause(context.Background())
+	v.stop = stop
+	v.tend(ctx)
+	return v, nil
 }
 
 // Promote adds the addresses and announces them. The order is such that a
@@ -65,7 +86,9 @@ func (v *vip) Promote(ctx context.Context, t *sdk.Transition) error {
 		v.promoting = false
 		v.mu.Unlock()
 	}()
-	open := v.Guard && v.stillOpen(t.LeaseUntil)
+	guard, unknown := v.guard.State()
+	// What a process of before has opened is kept open, if it lives.
+	open := v.Guard && unknown == nil && guard.Current && guard.Left > 0 && v.guard.Renew(t.LeaseUntil) == nil
 	if err := v.enter(ctx); err != nil {
 		return sdk.Unchanged(err)
 	}
@@ -74,7 +97,11 @@ func (v *vip) Promote(ctx context.Context, t *sdk.Transition) error {
 	if err != nil {
 		return sdk.Unchanged(err)
 	}
-	seen, already, err := v.adopt(l, open, t.LeaseUntil)
+	seen, err := v.lookBeside(guard, unknown)
+	if err != nil {
+		return sdk.Unchanged(err)
+	}
+	already, err := v.adopt(l, seen, open, t.LeaseUntil)
 	switch {
 	case err != nil:
 		return err
@@ -82,8 +109,9 @@ func (v *vip) Promote(ctx context.Context, t *sdk.Transition) error {
 		return fmt.Errorf("has %s on %s: %w", v, l.name, sdk.ErrAlready)
 	}
 	v.endBackground()
+	var rival *conflict
 	if v.probes(l, t) {
-		err := v.conflicts(ctx, l)
+		rival, err = v.conflicts(ctx, l)
 		if err == nil {
 			seen, err = v.look() // it took a while
 		}
@@ -101,17 +129,12 @@ func (v *vip) Promote(ctx context.Context, t *sdk.Transition) error {
 		}
 		return sdk.Unchanged(err)
 	}
-	v.mu.Lock()
-	v.announcing = announce(v.Announce, func() { v.sayLater(l) })
-	v.mu.Unlock()
+	v.announceOn()
+	if rival != nil {
+		v.contend(rival)
+	}
 	sdk.Note(ctx, "%s on %s", v, l.name)
 	return nil
-}
-
-// stillOpen keeps open what a process of before has opened, if that lives.
-func (v *vip) stillOpen(until sdk.Instant) bool {
-	state, err := v.guard.State()
-	return err == nil && state.Current && state.Left > 0 && v.guard.Renew(until) == nil
 }
 
 // probes tells whether to look for other hosts with the addresses: unless the
@@ -120,23 +143,24 @@ func (v *vip) probes(l link, t *sdk.Transition) bool {
 	return t.Reason == sdk.ReasonFailover && t.Previous.Node != t.Node && v.Probe.Count > 0 && l.announces()
 }
 
-// conflicts looks for other hosts with the addresses.
-func (v *vip) conflicts(ctx context.Context, l link) error {
+// conflicts looks for other hosts with the addresses, and returns one from
+// which an address is to be taken.
+func (v *vip) conflicts(ctx context.Context, l link) (*conflict, error) {
 	for {
 		err := probe(ctx, v.Probe, l, v.addrs())
 		var c *conflict
 		switch {
 		case !errors.As(err, &c):
-			return err
+			return nil, err
 		case v.Probe.OnConflict == "force":
 			v.log.Warn("another host has the address; taken all the same", "cause", c.Error())
-			return nil
+			return c, nil
 		case v.Probe.OnConflict == "fail":
-			return fmt.Errorf("%w: fence that host, or set probe.on_conflict", c)
+			return nil, fmt.Errorf("%w: fence that host, or set probe.on_conflict", c)
 		}
 		sdk.Progress(ctx, -1, "waiting: %v", c)
 		if !sleep(ctx, v.Probe.Interval) {
-			return fmt.Errorf("%w: %w", c, context.Cause(ctx))
+			return nil, fmt.Errorf("%w: %w", c, context.Cause(ctx))
 		}
 	}
 }
@@ -225,7 +249,7 @@ func (v *vip) Renew(ctx context.Context, until sdk.Instant) error {
 		if again := v.reinstall(until); again != nil {
 			return v.expired(ctx, held, tenure, errors.Join(err, again))
 		}
-		v.log.Warn("guard installed again", "cause", err)
+		v.reguarded("", err)
 	case errors.Is(err, kernelguard.ErrGone):
 		return nil // nothing is here
 	default:
@@ -251,15 +275,19 @@ func (v *vip) extend(until sdk.Instant) error {
 	return nil
 }
 
-// reinstall puts the guard back that somebody has removed: what it guards is
-// exposed, and the lease holds.
+// reinstall puts the guard back that somebody has removed. While the lease
+// holds it is open, since what it guards serves; else it is closed, and nothing
+// that is still here is heard any more.
 func (v *vip) reinstall(until sdk.Instant) error {
 	v.mu.Lock() // or a demotion could come between
 	defer v.mu.Unlock()
-	if !v.held {
+	switch {
+	case v.held:
+		return v.guard.Arm(max(until, v.renewed))
+	case v.promoting: // it sees to it
 		return nil
 	}
-	return v.guard.Arm(until)
+	return v.guard.Install()
 }
 
 // patience is how long Renew waits for what is not urgent.
@@ -276,7 +304,7 @@ func (v *vip) keep(ctx context.Context, until sdk.Instant) error {
 	did := make(chan error, 1)
 	v.work.Go(func() {
 		defer v.exit()
-		did <- v.mend(until)
+		did <- v.mend(until, "")
 	})
 	late := time.NewTimer(patience)
 	defer late.Stop()
@@ -295,7 +323,8 @@ func (v *vip) expired(ctx context.Context, held bool, tenure int, cause error) e
 	v.mu.Lock()
 	late := tenure != v.tenures
 	if !late {
-		v.announcing.quit() // who demotes or closes waits for it
+		v.announcing.quit() // who demotes or closes waits for them
+		v.contending.quit()
 	}
 	v.mu.Unlock()
 	if late {
@@ -324,9 +353,11 @@ func (v *vip) expired(ctx context.Context, held bool, tenure int, cause error) e
 
 // Close ends what goes on by itself. The addresses stay as they are.
 func (v *vip) Close() error {
-	v.endBackground()
+	v.stop(errors.New("other settings are in force"))
+	v.speaker.close() // nothing begins by what others say any more
+	v.tending.Wait()
 	v.work.Wait()
-	v.speaker.close()
+	v.endBackground()
 	return errors.Join(v.kernel.close(), v.guard.Close())
 }
 
@@ -376,8 +407,8 @@ func (v *vip) alone(ctx context.Context, tenure int, f func(context.Context) (st
 // endBackground ends what acts of before have begun.
 func (v *vip) endBackground() {
 	v.mu.Lock()
-	all := []*background{v.announcing, v.sweeping}
-	v.announcing, v.sweeping = nil, nil
+	all := []*background{v.announcing, v.contending, v.sweeping}
+	v.announcing, v.contending, v.sweeping = nil, nil, nil
 	v.mu.Unlock()
 	for _, b := range all {
 		b.end()

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -275,35 +274,6 @@ func TestAddressOfTheHost(t *testing.T) {
 	a.check(sdk.RoleCandidate, false, "was not added by deputy")
 	if !a.has("192.0.2.11") || !reaches(peer, "192.0.2.11:7", 5*time.Second) {
 		t.Error("the host's own address was touched")
-	}
-}
-
-// Whoever flushes the rules of the host is noticed, and the guard comes back
-// without the address being missed.
-func TestFlushedRuleset(t *testing.T) {
-	t.Parallel()
-	if _, err := exec.LookPath("nft"); err != nil {
-		t.Skip("this needs nft, to flush")
-	}
-	l := netlab.New(t)
-	a := newNode(t, l.Host("192.0.2.11/24", "2001:db8::11/64"), "a", both())
-	a.demote(sdk.OutcomeAlready)
-	a.Run("nft", "flush", "ruleset")
-	a.demote(sdk.OutcomeAlready)
-	a.promote(sdk.OutcomeDone)
-	a.Run("nft", "flush", "ruleset")
-	a.check(sdk.RolePrimary, false, "guard is gone")
-	if err := a.renew(time.Minute); err != nil {
-		t.Errorf("renew after the flush: %v", err)
-	}
-	eventually(t, "the flush to be told of", func() bool { return strings.Contains(a.hosted.Said(), "guard installed again") })
-	a.check(sdk.RolePrimary, true, "")
-	a.owns(true)
-	a.Run("nft", "flush", "ruleset")
-	a.demote(sdk.OutcomeDone)
-	a.owns(false)
-	if out := a.Run("nft", "list", "ruleset"); !strings.Contains(out, "deputy/orders/vip") {
-		t.Errorf("a demotion left no closed guard: %s", out)
 	}
 }
 

@@ -185,6 +185,18 @@ func (h *Host) SetCarrier(up bool) {
 	})
 }
 
+// Pull pulls the cable from a port of the switch.
+func (l *Lab) Pull(port string) {
+	l.t.Helper()
+	l.middle.Must(func() error {
+		link, err := netlink.LinkByName(port)
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetDown(link)
+	})
+}
+
 // Do runs f on the host: sockets that it opens and processes that it starts
 // stay there.
 func (h *Host) Do(f func() error) error {
