@@ -32,7 +32,7 @@ BUF     = cd sdk/proto && $(GO) tool -modfile=../../packaging/tools/go.mod buf
 MANUAL  = $(wildcard packaging/man/*.md)
 EXAMPLES = $(wildcard examples/binlog/*.service examples/binlog/services.d/*.toml)
 PLUGINS = $(patsubst plugins/%/main.go,%,$(wildcard plugins/*/main.go))
-# Plugins that need more than a kernel and systemd: each a package of its own,
+# Plugins that need agents of others on their node: each a package of its own,
 # from its folder below contrib.
 ADAPTERS = fence:fence-agents ocf:ocf
 name     = $(firstword $(subst :, ,$1))
