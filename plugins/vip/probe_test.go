@@ -2,6 +2,7 @@ package main
 
 import (
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -67,7 +68,7 @@ func TestDuplicates(t *testing.T) {
 
 			a.configure(both(onConflict("wait")))
 			p := a.failover()
-			p.Timeout = 500 * time.Millisecond
+			p.Timeout = time.Second
 			if r := a.do(p); r.Outcome != sdk.OutcomeUnchanged || !strings.Contains(r.Detail, "in use") {
 				t.Errorf("wait, in vain: got %+v", r)
 			}
@@ -93,6 +94,28 @@ func TestDuplicates(t *testing.T) {
 			}
 			a.owns(true)
 		})
+	}
+}
+
+// A wait that ends in the middle of a probe tells for whom it was.
+func TestWaitThatEndsDuringAProbe(t *testing.T) {
+	t.Parallel()
+	l := netlab.New(t)
+	a := newNode(t, l.Host("192.0.2.11/24", "2001:db8::11/64"), "a", both(func(c map[string]any) {
+		c["probe"] = map[string]any{"on_conflict": "wait", "interval": "1s"} // 3 s for each, if nobody answers
+	}))
+	other := l.Host("192.0.2.13/24", vip4+"/32")
+	a.demote(sdk.OutcomeAlready)
+	p := a.failover()
+	p.Timeout = 2 * time.Second
+	waits := sync.OnceFunc(func() { other.Run("ip", "link", "set", "eth0", "down") })
+	r := a.hosted.Do(t.Context(), p, time.Second, func(progress string) {
+		if strings.Contains(progress, "waiting: ") {
+			waits()
+		}
+	})
+	if r.Outcome != sdk.OutcomeUnchanged || !strings.Contains(r.Detail, "in use by the host with hardware address "+other.MAC.String()) || !strings.Contains(r.Detail, "then: probe ") {
+		t.Errorf("got %+v, want the host that it waited for, and what it did then", r)
 	}
 }
 

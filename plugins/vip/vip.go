@@ -146,10 +146,13 @@ func (v *vip) probes(l link, t *sdk.Transition) bool {
 // conflicts looks for other hosts with the addresses, and returns one from
 // which an address is to be taken.
 func (v *vip) conflicts(ctx context.Context, l link) (*conflict, error) {
+	var last *conflict // for which this waits
 	for {
 		err := probe(ctx, v.Probe, l, v.addrs())
 		var c *conflict
 		switch {
+		case !errors.As(err, &c) && err != nil && last != nil:
+			return nil, fmt.Errorf("%w; then: %w", last, err)
 		case !errors.As(err, &c):
 			return nil, err
 		case v.Probe.OnConflict == "force":
@@ -158,6 +161,7 @@ func (v *vip) conflicts(ctx context.Context, l link) (*conflict, error) {
 		case v.Probe.OnConflict == "fail":
 			return nil, fmt.Errorf("%w: fence that host, or set probe.on_conflict", c)
 		}
+		last = c
 		sdk.Progress(ctx, -1, "waiting: %v", c)
 		if !sleep(ctx, v.Probe.Interval) {
 			return nil, fmt.Errorf("%w: %w", c, context.Cause(ctx))
