@@ -90,14 +90,14 @@ const (
 // claim makes the sets and their owner what they should be. It reports whether
 // they were.
 func (p *publisher) claim(ctx context.Context, l *line, self owner, want []set) (already bool, err error) {
-	var last, doubt error // why the last update did not do; whether one may yet
+	var sent updates
 	for try := range tries {
 		if try > 0 && !pause(ctx, tryAgain) {
 			break
 		}
 		holds, err := l.owner(ctx, p.owner())
 		if err != nil {
-			return false, p.verdict(err, doubt)
+			return false, sent.verdict(err)
 		}
 		if holds != nil && holds.service != self.service {
 			return false, sdk.Refuse(p.ofAnother(holds))
@@ -109,41 +109,61 @@ func (p *publisher) claim(ctx context.Context, l *line, self owner, want []set) 
 			lacks, err := l.lacking(ctx, want, true)
 			switch {
 			case err != nil:
-				return false, p.verdict(err, doubt)
+				return false, sent.verdict(err)
 			case lacks == "":
 				return try == 0, nil
-			case last == nil && try > 0: // this update was taken
+			case sent.last == nil && try > 0: // this update was taken
 				return false, fmt.Errorf("name server %s, zone %s: took the update, but %s: a record that excludes this one is in the way, as a CNAME does (RFC 2136, 3.4.2.2): remove it", l.at, l.zone, lacks)
 			}
 		}
-		switch last = l.replace(ctx, p.owner(), holds, self, want); effectOf(last) {
-		case unsent, refused:
-			return false, p.verdict(last, doubt)
-		case lost:
-			doubt = last
-		case done:
-			doubt = errTaken
+		if !sent.add(l.replace(ctx, p.owner(), holds, self, want)) {
+			break
 		}
 	}
-	if last == nil {
-		last = context.Cause(ctx)
-	}
-	return false, p.verdict(last, doubt)
+	return false, sent.end(ctx)
 }
 
 // errTaken is the doubt about an update that was taken, and not seen since.
 var errTaken = errors.New("the name server took the update")
 
-// verdict is what an act has to return for a fault. In doubt is one who has
+// updates are what an act's updates have come to so far. In doubt is one who has
 // sent an update whose answer never came, and has not seen that it was done,
 // and one whose update was taken, which nothing has shown since.
-func (p *publisher) verdict(err, doubt error) error {
-	if doubt == errTaken { //nolint:errorlint // this very one
+type updates struct {
+	last  error // why the last one did not do; nil when it did
+	doubt error // whether one may yet be done
+}
+
+// add takes in what an update came to, and reports whether another is of use.
+func (u *updates) add(err error) (again bool) {
+	u.last = err
+	switch effectOf(err) {
+	case unsent, refused:
+		return false
+	case lost:
+		u.doubt = err
+	case done:
+		u.doubt = errTaken
+	}
+	return true
+}
+
+// end is what an act has to return that is done with trying.
+func (u *updates) end(ctx context.Context) error {
+	if u.last == nil {
+		return u.verdict(context.Cause(ctx))
+	}
+	return u.verdict(u.last)
+}
+
+// verdict is what an act has to return for a fault.
+func (u *updates) verdict(err error) error {
+	if u.doubt == errTaken { //nolint:errorlint // this very one
 		return fmt.Errorf("%w, and what it came to is not seen: %w", errTaken, err)
 	}
-	if doubt != nil {
-		if err != doubt { //nolint:errorlint // this very one
-			err = fmt.Errorf("%w; before: %w", err, doubt)
+	if u.doubt != nil {
+		if err != u.doubt { //nolint:errorlint // this very one
+			err = fmt.Errorf("%w; before: %w", err, u.doubt)
 		}
 		return fmt.Errorf("it is not known whether the update was done: %w", err)
 	}
@@ -195,14 +215,14 @@ func (p *publisher) remove(ctx context.Context, t *sdk.Transition) error {
 	l := p.primary().line()
 	defer l.hangUp()
 	gone := p.empty()
-	var last, doubt error
+	var sent updates
 	for try := range tries {
 		if try > 0 && !pause(ctx, tryAgain) {
 			break
 		}
 		holds, err := l.owner(ctx, p.owner())
 		if err != nil {
-			return p.verdict(err, doubt)
+			return sent.verdict(err)
 		}
 		now, own := p.leaving(holds, t.Term)
 		var sets []set // another's stay
@@ -210,7 +230,7 @@ func (p *publisher) remove(ctx context.Context, t *sdk.Transition) error {
 		if own {
 			sets = gone
 			if lacks, err = l.lacking(ctx, gone, false); err != nil {
-				return p.verdict(err, doubt)
+				return sent.verdict(err)
 			}
 		}
 		if lacks == "" && (holds == nil && now.left == 0 || holds != nil && *holds == now) {
@@ -221,19 +241,11 @@ func (p *publisher) remove(ctx context.Context, t *sdk.Transition) error {
 			sdk.Note(ctx, "no record is of this node any more%s", late)
 			return nil
 		}
-		switch last = l.replace(ctx, p.owner(), holds, now, sets); effectOf(last) {
-		case unsent, refused:
-			return p.verdict(last, doubt)
-		case lost:
-			doubt = last
-		case done:
-			doubt = errTaken
+		if !sent.add(l.replace(ctx, p.owner(), holds, now, sets)) {
+			break
 		}
 	}
-	if last == nil {
-		last = context.Cause(ctx)
-	}
-	return p.verdict(last, doubt)
+	return sent.end(ctx)
 }
 
 // leaving is what the owner record has to become when this node leaves the role
