@@ -1,10 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/xml"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -15,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/deputy-ha/deputy/contrib/agents"
 	"github.com/deputy-ha/deputy/sdk"
 )
 
@@ -48,13 +46,11 @@ func findAgent(name string) (agent, error) {
 			}
 		}
 	}
-	switch info, err := os.Stat(path); {
-	case !filepath.IsAbs(path):
+	if !filepath.IsAbs(path) {
 		return agent{}, fmt.Errorf("%q is neither a name nor an absolute path", name)
-	case err != nil:
+	}
+	if err := agents.CheckProgram(path); err != nil {
 		return agent{}, err
-	case info.IsDir() || info.Mode().Perm()&0o111 == 0:
-		return agent{}, fmt.Errorf("%s is not a program", path)
 	}
 	return agent{name: filepath.Base(path), path: path}, nil
 }
@@ -81,27 +77,18 @@ func (a agent) call(ctx context.Context, action string, options map[string]strin
 	cmd := sdk.Command(ctx, a.path)
 	cmd.Dir = "/"
 	cmd.Stdin = strings.NewReader(input(action, options))
-	out, errs := &head{}, &head{}
-	cmd.Stdout, cmd.Stderr = out, errs
-	err := cmd.Run()
-	if errors.Is(err, exec.ErrWaitDelay) {
-		err = nil // it has ended, and left somebody with its outputs
-	}
-	hide := hider(options)
-	said := hide(lastLines(errs.String() + "\n" + out.String()))
+	exit, out, errs, err := agents.Run(cmd)
+	said := agents.Hider(options)(lastLines(errs + "\n" + out))
 	if a.log != nil && action != "metadata" && said != "" {
 		a.log.Debug("agent says", "agent", a.name, "action", action, "text", said)
 	}
-	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
 		return answer{}, withWords(context.Cause(ctx), said)
-	case errors.As(err, &exit) && exit.Exited():
-		return answer{exit: exit.ExitCode(), stdout: out.String(), said: said}, nil
 	case err != nil:
 		return answer{}, withWords(err, said)
 	}
-	return answer{stdout: out.String(), said: said}, nil
+	return answer{exit: exit, stdout: out, said: said}, nil
 }
 
 func withWords(err error, said string) error {
@@ -171,10 +158,8 @@ func (a agent) metadata(ctx context.Context) (about metadata, err error) {
 	if err != nil {
 		return about, err
 	}
-	d := xml.NewDecoder(strings.NewReader(r.stdout))
-	d.Strict = false // their texts are not all well-formed
-	if err := d.Decode(&about); err != nil {
-		return about, fmt.Errorf("read the metadata of %s: %w", a.name, err)
+	if err := agents.ReadMetadata(a.name, r.stdout, &about); err != nil {
+		return about, err
 	}
 	if len(about.Parameters) == 0 || len(about.Actions) == 0 {
 		return about, fmt.Errorf("the metadata of %s tells of no options or actions", a.name)
@@ -202,18 +187,6 @@ func (m metadata) actions() (all []string) {
 
 func (m metadata) can(action string) bool { return slices.Contains(m.actions(), action) }
 
-// maxOutput bounds what is kept of an agent's output, metadata included; all of it
-// is read.
-const maxOutput = 256 << 10
-
-// A head keeps the beginning of what is written.
-type head struct{ bytes.Buffer }
-
-func (h *head) Write(b []byte) (int, error) {
-	h.Buffer.Write(b[:min(len(b), maxOutput-h.Len())])
-	return len(b), nil
-}
-
 // lastLines are the last three lines of a text, on one line.
 func lastLines(text string) string {
 	var kept []string
@@ -223,19 +196,4 @@ func lastLines(text string) string {
 		}
 	}
 	return strings.Join(kept[max(0, len(kept)-3):], "; ")
-}
-
-// secret are the names of options whose values nobody is to see.
-var secret = regexp.MustCompile(`(?i)pass|secret|token|community|private`)
-
-// hider returns what takes secrets out of what an agent prints: told to be
-// verbose, some print what they send.
-func hider(options map[string]string) func(string) string {
-	var pairs []string
-	for name, value := range options {
-		if secret.MatchString(name) && value != "" {
-			pairs = append(pairs, value, "***")
-		}
-	}
-	return strings.NewReplacer(pairs...).Replace
 }

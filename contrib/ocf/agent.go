@@ -1,18 +1,17 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
 
+	"github.com/deputy-ha/deputy/contrib/agents"
 	"github.com/deputy-ha/deputy/sdk"
 )
 
@@ -40,13 +39,11 @@ func findAgent(name, root string) (agent, error) {
 	}
 	a := agent{name: name, provider: parts[1], kind: parts[2], root: root, hide: func(text string) string { return text }}
 	a.path = filepath.Join(root, "resource.d", a.provider, a.kind)
-	switch info, err := os.Stat(a.path); {
+	switch err := agents.CheckProgram(a.path); {
 	case errors.Is(err, os.ErrNotExist):
 		return agent{}, fmt.Errorf("no %s: install it (Debian: resource-agents; of ocf:pacemaker: pacemaker-resource-agents)", a.path)
 	case err != nil:
 		return agent{}, err
-	case info.IsDir() || info.Mode().Perm()&0o111 == 0:
-		return agent{}, fmt.Errorf("%s is not a program", a.path)
 	}
 	return a, nil
 }
@@ -125,43 +122,23 @@ func (a agent) call(ctx context.Context, action string, env []string) (answer, e
 		}
 		return os.ErrProcessDone // ctx tells why
 	}
-	out, errs := &head{}, &head{}
-	cmd.Stdout, cmd.Stderr = out, errs
-	err := cmd.Run()
-	if errors.Is(err, exec.ErrWaitDelay) {
-		err = nil // it has ended, and left somebody with its outputs
-	}
-	said := a.hide(reason(errs.String(), out.String()))
+	code, out, errs, err := agents.Run(cmd)
+	said := a.hide(reason(errs, out))
 	if a.log != nil && said != "" {
 		a.log.Debug("agent says", "agent", a.name, "action", action, "text", said)
 	}
-	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
 		if err = context.Cause(ctx); left != nil {
 			err = fmt.Errorf("%w, and %w", err, left)
 		}
 		return answer{}, fmt.Errorf("%s: %w", action, err)
-	case errors.As(err, &exit) && exit.Exited():
-		return answer{code: exit.ExitCode(), stdout: out.String(), said: said}, nil
 	case err != nil && said != "":
 		return answer{}, fmt.Errorf("%s: %w: %s", action, err, said)
 	case err != nil:
 		return answer{}, fmt.Errorf("%s: %w", action, err)
 	}
-	return answer{stdout: out.String(), said: said}, nil
-}
-
-// maxOutput bounds what is kept of an agent's output, metadata included; all of it
-// is read.
-const maxOutput = 256 << 10
-
-// A head keeps the beginning of what is written.
-type head struct{ bytes.Buffer }
-
-func (h *head) Write(b []byte) (int, error) {
-	h.Buffer.Write(b[:min(len(b), maxOutput-h.Len())])
-	return len(b), nil
+	return answer{code: code, stdout: out, said: said}, nil
 }
 
 // maxReason bounds what an agent's words come to in a message, in bytes.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/xml"
 	"fmt"
 	"os"
 	"regexp"
@@ -10,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/deputy-ha/deputy/contrib/agents"
 )
 
 // metadata is what an agent says of itself.
@@ -33,10 +34,8 @@ func (a agent) metadata(ctx context.Context) (about metadata, err error) {
 	if err != nil {
 		return about, err
 	}
-	d := xml.NewDecoder(strings.NewReader(r.stdout))
-	d.Strict = false // their texts are not all well-formed
-	if err := d.Decode(&about); err != nil {
-		return about, fmt.Errorf("read the metadata of %s: %w", a.name, err)
+	if err := agents.ReadMetadata(a.name, r.stdout, &about); err != nil {
+		return about, err
 	}
 	for _, action := range []string{"start", "stop", "monitor"} {
 		if !about.can(action) {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/deputy-ha/deputy/contrib/agents"
 	"github.com/deputy-ha/deputy/sdk"
 )
 
@@ -56,7 +57,7 @@ func (s *settings) find() (agent, error) {
 	if err != nil {
 		return agent{}, &sdk.KeyError{Key: "agent", Err: err}
 	}
-	a.hide = hider(s.Parameters)
+	a.hide = agents.Hider(s.Parameters)
 	return a, nil
 }
 
@@ -132,18 +133,4 @@ func (s *settings) ask(ctx context.Context, a agent, about metadata) error {
 // promotable says which of the two kinds it is.
 func (s *settings) promotable(about metadata) bool {
 	return s.Kind == "promotable" || s.Kind == "auto" && about.can("promote") && about.can("demote")
-}
-
-// secret are the names of parameters whose values nobody is to see.
-var secret = regexp.MustCompile(`(?i)pass|secret|token|community|private`)
-
-// hider returns what takes secrets out of what an agent prints.
-func hider(parameters map[string]string) func(string) string {
-	var pairs []string
-	for name, value := range parameters {
-		if secret.MatchString(name) && value != "" {
-			pairs = append(pairs, value, "***")
-		}
-	}
-	return strings.NewReplacer(pairs...).Replace
 }
