@@ -73,7 +73,7 @@ func arrows() []arrow {
 
 // forTests is what any test may import on top.
 func forTests() (own, others []string) {
-	return []string{"supervisor/supervisortest", "sdk/sdktest", "sdk/wire", "plugins/kernelguard/netlab"},
+	return []string{"supervisor/supervisortest", "sdk/sdktest", "sdk/wire", "plugins/endpoint/endpointtest", "plugins/kernelguard/netlab"},
 		[]string{"github.com/google/go-cmp", "github.com/rogpeppe/go-internal", "github.com/vishvananda", xsync, xsys}
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -25,6 +24,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/deputy-ha/deputy/plugins/endpoint/endpointtest"
 	"github.com/deputy-ha/deputy/sdk"
 	"github.com/deputy-ha/deputy/sdk/sdktest"
 )
@@ -100,29 +100,11 @@ func check(t *testing.T, url string, within time.Duration, change func(*settings
 		t.Fatal(err)
 	}
 	defer p.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), within)
-	defer cancel()
-	h, err := p.Check(ctx, sdk.RolePrimary)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if ctx.Err() != nil {
-		t.Errorf("it answers %q when its time is over", h.Detail)
-	}
-	return h
+	return endpointtest.Check(t, p, within)
 }
 
 func matching(pattern string) func(*settings) {
 	return func(s *settings) { s.Body = regexp.MustCompile(pattern) }
-}
-
-// In words, D is a duration.
-func words(t *testing.T, h sdk.Health, fit bool, want string) {
-	t.Helper()
-	pattern := strings.ReplaceAll(regexp.QuoteMeta(want), "D", `[0-9.]+(µs|ms|s)`)
-	if h.Fit != fit || !regexp.MustCompile("^"+pattern+"$").MatchString(h.Detail) {
-		t.Errorf("got %+v\nwant fit %t, %s", h, fit, want)
-	}
 }
 
 func TestCheck(t *testing.T) {
@@ -155,7 +137,7 @@ func TestCheck(t *testing.T) {
 		{"/headers", long, nil, false, "connected, and no answer after D: net/http: HTTP/1.x transport connection broken: net/http: server response headers exceeded 65536 bytes; aborted"},
 	} {
 		h := check(t, server.URL+c.path, c.within, c.change)
-		words(t, h, c.fit, "GET "+server.URL+c.path+": "+c.want)
+		endpointtest.Says(t, h, c.fit, "GET "+server.URL+c.path+": "+c.want)
 	}
 }
 
@@ -166,8 +148,8 @@ func TestWhoIsNotThere(t *testing.T) {
 	}
 	url := "http://" + l.Addr().String() + "/"
 	l.Close()
-	words(t, check(t, url, 20*time.Second, nil), false, "GET "+url+": not connected after D: connection refused")
-	words(t, check(t, "http://nobody.invalid/", 20*time.Second, func(s *settings) { s.Socket = "/nonexistent/socket" }), false,
+	endpointtest.Says(t, check(t, url, 20*time.Second, nil), false, "GET "+url+": not connected after D: connection refused")
+	endpointtest.Says(t, check(t, "http://nobody.invalid/", 20*time.Second, func(s *settings) { s.Socket = "/nonexistent/socket" }), false,
 		"GET http://nobody.invalid/ by /nonexistent/socket: not connected after D: there is no such socket")
 }
 
@@ -307,14 +289,14 @@ func TestTLS(t *testing.T) {
 	const long = 20 * time.Second
 	url := h.URL + "/ok"
 	known := func(s *settings) { s.TLS.CAFile, s.TLS.ServerName = h.file("ca.pem"), "server.example" }
-	words(t, check(t, url, long, known), true, "GET "+url+": 200 OK after D")
+	endpointtest.Says(t, check(t, url, long, known), true, "GET "+url+": 200 OK after D")
 	if got := check(t, url, long, nil); got.Fit || !strings.Contains(got.Detail, "not connected after ") || !strings.Contains(got.Detail, ": TLS: tls: failed to verify certificate: x509: ") {
 		t.Errorf("an authority that nobody knows: got %+v", got)
 	}
 	if got := check(t, url, long, func(s *settings) { known(s); s.TLS.ServerName = "other.example" }); got.Fit || !strings.Contains(got.Detail, "valid for server.example, not other.example") {
 		t.Errorf("another server: got %+v", got)
 	}
-	words(t, check(t, url, long, func(s *settings) { s.TLS.Verify = false }), true, "GET "+url+": 200 OK after D; its certificate was not verified")
+	endpointtest.Says(t, check(t, url, long, func(s *settings) { s.TLS.Verify = false }), true, "GET "+url+": 200 OK after D; its certificate was not verified")
 	if got := check(t, h.URL+"/plain", long, func(s *settings) { known(s); s.FollowRedirects = true }); got.Fit || !strings.Contains(got.Detail, "it redirects from https to http://192.0.2.1") {
 		t.Errorf("a redirect out of TLS: got %+v", got)
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"github.com/deputy-ha/deputy/plugins/endpoint"
+	"github.com/deputy-ha/deputy/plugins/endpoint/endpointtest"
 	"github.com/deputy-ha/deputy/sdk"
 	"github.com/deputy-ha/deputy/sdk/sdktest"
 	"github.com/deputy-ha/deputy/sdk/wire"
@@ -87,25 +87,7 @@ func check(t *testing.T, within time.Duration, s settings) sdk.Health {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), within)
-	defer cancel()
-	h, err := p.Check(ctx, sdk.RolePrimary)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if ctx.Err() != nil {
-		t.Errorf("it answers %q when its time is over", h.Detail)
-	}
-	return h
-}
-
-// In words, D is a duration.
-func words(t *testing.T, h sdk.Health, fit bool, want string) {
-	t.Helper()
-	pattern := strings.ReplaceAll(regexp.QuoteMeta(want), "D", `[0-9.]+(µs|ms|s)`)
-	if h.Fit != fit || !regexp.MustCompile("^"+pattern+"$").MatchString(h.Detail) {
-		t.Errorf("got %+v\nwant fit %t, %s", h, fit, want)
-	}
+	return endpointtest.Check(t, p, within)
 }
 
 func TestCheck(t *testing.T) {
@@ -150,7 +132,7 @@ func TestCheck(t *testing.T) {
 			if c.expect != "" {
 				s.Expect = regexp.MustCompile(c.expect)
 			}
-			words(t, check(t, c.within, s), c.fit, s.Address+": "+c.want)
+			endpointtest.Says(t, check(t, c.within, s), c.fit, s.Address+": "+c.want)
 		})
 	}
 }
@@ -162,8 +144,8 @@ func TestWhoIsNotThere(t *testing.T) {
 	}
 	l.Close()
 	address := l.Addr().String()
-	words(t, check(t, 20*time.Second, settings{Address: address}), false, address+": not connected after D: connection refused")
-	words(t, check(t, 20*time.Second, settings{Socket: "/nonexistent/s"}), false, "/nonexistent/s: not connected after D: there is no such socket")
+	endpointtest.Says(t, check(t, 20*time.Second, settings{Address: address}), false, address+": not connected after D: connection refused")
+	endpointtest.Says(t, check(t, 20*time.Second, settings{Socket: "/nonexistent/s"}), false, "/nonexistent/s: not connected after D: there is no such socket")
 }
 
 func TestSocket(t *testing.T) {
@@ -179,7 +161,7 @@ func TestSocket(t *testing.T) {
 	}
 	defer l.Close()
 	go serve(l, pong)
-	words(t, check(t, 20*time.Second, settings{Socket: socket, Send: payload("PING\n"), Expect: regexp.MustCompile("PONG")}), true,
+	endpointtest.Says(t, check(t, 20*time.Second, settings{Socket: socket, Send: payload("PING\n"), Expect: regexp.MustCompile("PONG")}), true,
 		socket+`: connected after D, sent "PING\n", came "+PONG\r\n" after D`)
 }
 
@@ -218,7 +200,7 @@ func TestFrozenServer(t *testing.T) {
 	if h := check(t, 500*time.Millisecond, mute); !h.Fit {
 		t.Errorf("a frozen server of which nothing is asked: got %+v; README.md says otherwise", h)
 	}
-	words(t, check(t, 500*time.Millisecond, asks), false, mute.Address+`: connected after D, sent "PING\r\n", and nothing came: its time is over, after D`)
+	endpointtest.Says(t, check(t, 500*time.Millisecond, asks), false, mute.Address+`: connected after D, sent "PING\r\n", and nothing came: its time is over, after D`)
 }
 
 func TestTLS(t *testing.T) {
