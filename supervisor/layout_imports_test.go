@@ -64,7 +64,7 @@ func arrows() []arrow {
 		{from: "supervisor/deputy", own: []string{ours}, others: []string{cobra, pflag, run, xsys, xsync, xterm}},
 
 		{from: "plugins/*", own: []string{"sdk", "plugins/endpoint", "plugins/kernelguard"}, any: true}, // libraries of plugins, themselves none
-		{from: "contrib/*", own: []string{"sdk", "contrib/agents"}, any: true}, // a library, as above
+		{from: "contrib/*", own: []string{"sdk", "contrib/agents"}, any: true},                          // a library, as above
 		{from: "examples/plugin-go", own: []string{"sdk"}},
 		{from: "examples/*", own: []string{ours}, others: []string{etcd, zap, grpc, netlink, xsys, xsync, xterm}},
 		{from: "packaging/*", own: []string{ours}, others: []string{etcd, zap, grpc, xsys, xsync}},
