@@ -32,11 +32,11 @@ func Check(t *testing.T, p interface {
 	return h
 }
 
-// Says fails unless an answer is fit, or not, and in these words, in which D is a
-// duration.
+// Says fails unless an answer is fit, or not, and in these words, in which D in
+// "after D" is a duration.
 func Says(t *testing.T, h sdk.Health, fit bool, want string) {
 	t.Helper()
-	pattern := strings.ReplaceAll(regexp.QuoteMeta(want), "D", `[0-9.]+(µs|ms|s)`)
+	pattern := strings.ReplaceAll(regexp.QuoteMeta(want), "after D", `after [0-9.]+(µs|ms|s)`)
 	if h.Fit != fit || !regexp.MustCompile("^"+pattern+"$").MatchString(h.Detail) {
 		t.Errorf("got %+v\nwant fit %t, %s", h, fit, want)
 	}
