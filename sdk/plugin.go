@@ -104,8 +104,9 @@ func Version(v string) Option { return func(p *Plugin) { p.version = v } }
 // summary.
 func Doc(text string) Option { return func(p *Plugin) { p.doc = text } }
 
-// ForcedBound promises that a forced demotion takes no longer. A service whose
-// ttl leaves less is refused with the smallest ttl that works.
+// ForcedBound promises that a forced demotion that is given this long is done in
+// that time; given more, it may take more. A service whose ttl leaves less is
+// refused with the smallest ttl that works.
 func ForcedBound(d time.Duration) Option { return func(p *Plugin) { p.forcedBound = d } }
 
 // New returns a plugin. The struct C is its settings: the schema, its

@@ -153,10 +153,10 @@ func (m *mysql) shutKilling(ctx context.Context, killer *link, within time.Durat
 		case err := <-done:
 			setter.close()
 			if len(back) > 0 {
-				err = errors.Join(err, killer.execAll(context.WithoutCancel(ctx), time.Second, back))
+				err = errors.Join(err, killer.execAll(context.WithoutCancel(ctx), min(abandonBound, within/4), back))
 			}
 			if err != nil && ctx.Err() != nil {
-				err = errors.Join(err, m.abandon(ctx, killer))
+				err = errors.Join(err, m.abandon(ctx, killer, min(abandonBound, within/4)))
 			}
 			return err
 		case <-time.After(pollEvery):

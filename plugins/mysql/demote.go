@@ -46,7 +46,7 @@ func (m *mysql) Demote(ctx context.Context, t *sdk.Transition) error {
 	}
 	if err := m.shutGently(ctx, l, t); err != nil {
 		if ctx.Err() != nil {
-			err = errors.Join(err, m.abandon(ctx, l))
+			err = errors.Join(err, m.abandon(ctx, l, abandonBound))
 		}
 		return err
 	}

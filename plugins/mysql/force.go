@@ -9,18 +9,22 @@ import (
 	"github.com/deputy-ha/deputy/sdk"
 )
 
+// patience is the most that a forced demotion takes, where there is more time than
+// it needs: a server that is busy is better asked for longer than killed.
+const patience = 2 * time.Second
+
 // force makes the server stop to accept writes, whatever that takes: half of
 // the time is for the server to obey, the other half for its end.
 func (m *mysql) force(ctx context.Context, t *sdk.Transition) error {
 	within := forcedBound
 	if t.Timeout > 0 {
-		within = min(within, t.Timeout)
+		within = min(patience, t.Timeout)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, within*9/10, errors.New("no time is left"))
 	defer cancel()
 	half, enough := context.WithTimeoutCause(ctx, within/2, fmt.Errorf("not within %s", within/2))
 	defer enough()
-	err := m.cut(half, within*3/8)
+	err := m.cut(half, within/2)
 	switch {
 	case err == nil, errors.Is(err, sdk.ErrAlready):
 		return err
@@ -28,9 +32,10 @@ func (m *mysql) force(ctx context.Context, t *sdk.Transition) error {
 	return m.unanswered(ctx, true, err)
 }
 
-// cut ends all that writes and makes the server read-only. One that does not
-// greet in the given time is frozen.
-func (m *mysql) cut(ctx context.Context, greet time.Duration) error {
+// cut ends all that writes and makes the server read-only within the given time.
+// One that does not greet in three quarters of it is frozen.
+func (m *mysql) cut(ctx context.Context, within time.Duration) error {
+	greet := within * 3 / 4
 	greeting, cancel := context.WithTimeoutCause(ctx, greet, fmt.Errorf("not within %s", greet))
 	defer cancel()
 	l, err := m.begin(greeting)
@@ -53,11 +58,11 @@ func (m *mysql) cut(ctx context.Context, greet time.Duration) error {
 		return fmt.Errorf("it is read-only: %w", sdk.ErrAlready)
 	}
 	if offline := l.offline(true); offline != "" {
-		if err := l.set(ctx, forcedBound, offline); err != nil {
+		if err := l.set(ctx, within, offline); err != nil {
 			return err
 		}
 	}
-	if err := m.shutKilling(ctx, l, forcedBound, nil); err != nil {
+	if err := m.shutKilling(ctx, l, within, nil); err != nil {
 		return fmt.Errorf("make it read-only: %w", err)
 	}
 	if err := l.endPresent(ctx, nil); err != nil {

@@ -23,9 +23,10 @@ var version string // set by the linker
 //go:embed README.md
 var readme string
 
-// forcedBound is what a forced demotion takes at most: half of it is for the
-// server to obey, the rest for the end of one that does not.
-const forcedBound = 2 * time.Second
+// forcedBound is the least that a forced demotion needs: half of it is for the
+// server to obey, the rest for the end of one that does not. It fits the default
+// ttl, which leaves 450 ms.
+const forcedBound = 400 * time.Millisecond
 
 func plugin() sdk.Plugin {
 	return sdk.New("mysql", newMySQL, sdk.Version(version), sdk.Doc(strings.TrimPrefix(readme, "# mysql\n\n")), sdk.ForcedBound(forcedBound))

@@ -76,14 +76,14 @@ func (m *mysql) begin(ctx context.Context) (*link, error) {
 }
 
 // abandonBound is how long may be spent on the end of an act that was
-// interrupted.
+// interrupted, where nothing asks for less.
 const abandonBound = 700 * time.Millisecond
 
 // abandon ends an act's connection for good: what it has asked for does not
 // happen any more once abandon has returned nil.
-func (m *mysql) abandon(ctx context.Context, l *link) error {
+func (m *mysql) abandon(ctx context.Context, l *link, within time.Duration) error {
 	l.close()
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), abandonBound, fmt.Errorf("not within %s", abandonBound))
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), within, fmt.Errorf("not within %s", within))
 	defer cancel()
 	k, err := m.begin(ctx)
 	if err != nil {

@@ -53,7 +53,7 @@ func (m *mysql) Promote(ctx context.Context, t *sdk.Transition) error {
 	}
 	if f, err = m.open(ctx, l, t); err != nil {
 		if ctx.Err() != nil {
-			err = errors.Join(err, m.abandon(ctx, l))
+			err = errors.Join(err, m.abandon(ctx, l, abandonBound))
 		}
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -55,8 +56,9 @@ func isDown(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)
 }
 
-// killServer kills the processes of the server's unit and returns when they are
-// gone. It needs CAP_KILL, and nobody's help. What systemd starts afterwards
+// killServer kills the processes of the server's unit and returns when none of
+// them will run its program any more: a big one takes seconds to give its memory
+// back. It needs CAP_KILL, and nobody's help. What systemd starts afterwards
 // starts read-only.
 func (m *mysql) killServer(ctx context.Context) error {
 	pids, err := m.processes()
@@ -100,7 +102,7 @@ func (m *mysql) killServer(ctx context.Context) error {
 	for pid, fd := range held {
 		for {
 			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(pollEvery/time.Millisecond))
-			if n > 0 && err == nil {
+			if n > 0 && err == nil || exiting("/proc", pid) {
 				break
 			}
 			if ctx.Err() != nil {
@@ -109,6 +111,30 @@ func (m *mysql) killServer(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// exiting reports whether each thread of a process is on its way out of the
+// kernel, from where none comes back (PF_EXITING, proc_pid_stat(5)).
+func exiting(proc string, pid int) bool {
+	stats, err := filepath.Glob(filepath.Join(proc, strconv.Itoa(pid), "task/*/stat"))
+	if err != nil || len(stats) == 0 {
+		return false
+	}
+	for _, file := range stats {
+		text, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			continue // gone meanwhile
+		}
+		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+		if err != nil || len(fields) < 7 {
+			return false
+		}
+		const flagExiting = 0x4
+		if flags, err := strconv.ParseUint(fields[6], 10, 64); err != nil || flags&flagExiting == 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // processes are those of the server's unit.
