@@ -35,9 +35,8 @@ func TestRule01_ARecordThatIsNoneHurtsNobody(t *testing.T) {
 		s.does(tr, sdk.OutcomeDone, "")
 	}
 	s.answersBare()
-	if want := `level=INFO msg="plugin says" plugin=bare line="{\"@message\": 5}"`; !strings.Contains(s.log.String(), want) {
-		t.Errorf("the log lacks %s", want)
-	}
+	want := `level=INFO msg="plugin says" plugin=bare line="{\"@message\": 5}"`
+	eventually(t, "the log to have "+want, func() bool { return strings.Contains(s.log.String(), want) })
 	if by := library(); by.alive {
 		t.Errorf("go-plugin's own runner has lived on: %q", by.said)
 	}
@@ -268,10 +267,10 @@ func TestRule10_APanicIsTheFailureOfItsCall(t *testing.T) {
 	if s.answers() != pid {
 		t.Error("the process has ended")
 	}
-	log := s.log.String()
-	if !strings.Contains(log, `level=ERROR msg="plugin says" plugin=moody line="plugin panics"`) || !strings.Contains(log, "main.be(") {
-		t.Error("the stack is not in the log")
-	}
+	eventually(t, "the stack to be logged", func() bool { // what it prints has a way of its own
+		log := s.log.String()
+		return strings.Contains(log, `level=ERROR msg="plugin says" plugin=moody line="plugin panics"`) && strings.Contains(log, "main.be(")
+	})
 	if by := library(); by.said == "afterwards: <nil>" || by.said == "" {
 		t.Errorf("a plugin of go-plugin alone outlives its panic: %q", by.said)
 	}
