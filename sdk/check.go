@@ -2,9 +2,12 @@ package sdk
 
 // A Health is a plugin's answer to a check: fit for the role, or not.
 type Health struct {
-	Fit      bool   `json:"fit"`
-	Detail   string `json:"detail,omitempty"`
-	Position string `json:"position,omitempty"` // opaque; only the plugin's own Rank compares it
+	Fit    bool   `json:"fit"`
+	Detail string `json:"detail,omitempty"`
+	// Position is opaque; only the plugin's own Rank compares it. Where it is empty
+	// the one that was told last counts, and nobody waits for a node that never
+	// told one.
+	Position string `json:"position,omitempty"`
 	// Certain says of a node that is not fit that this is known for sure, as
 	// that a process has ended is, and not a matter of one answer: it counts at
 	// once, however many failures in a row the service asks for.

@@ -364,6 +364,48 @@ func TestFollowers(t *testing.T) {
 	})
 }
 
+// Nobody waits for data that cannot be asked any more, such as a server's that has
+// crashed: what counts is what it told last.
+func TestDataThatCannotBeAskedAnyMore(t *testing.T) {
+	story(t, func(s *scene) {
+		s.ranked()
+		for _, name := range []string{"db1", "db2", "db3"} {
+			s.machine(name).parts["data"].Fit("8")
+		}
+		s.run("db3", "db1", "db2")
+		s.wait(time.Second)
+		s.machine("db3").parts["data"].Healths(sdk.Health{Detail: "refused", Certain: true})
+		s.wait(2 * time.Second)
+		s.machine("db1").is(sdk.RolePrimary)
+
+		s.says("db1 now has more than the others, and its server crashes, too")
+		s.machine("db1").parts["data"].Fit("9")
+		s.wait(2 * time.Second)
+		s.machine("db1").parts["data"].Healths(sdk.Health{Detail: "refused", Certain: true})
+		s.wait(10 * time.Second)
+		s.machine("db2").is(sdk.RoleCandidate)
+		s.says(s.machine("db2").member.Status().Verdict)
+		s.machine("db1").parts["data"].Fit("9")
+		s.wait(5 * time.Second)
+		s.machine("db1").is(sdk.RolePrimary)
+	})
+}
+
+// A server that never could be asked keeps nobody from the role.
+func TestDataThatCouldNeverBeAsked(t *testing.T) {
+	story(t, func(s *scene) {
+		s.ranked()
+		s.machine("db1").parts["data"].Fit("9")
+		s.machine("db2").parts["data"].Healths(sdk.Health{Detail: "no server"})
+		s.machine("db3").parts["data"].Fit("9")
+		s.run("db3", "db1", "db2")
+		s.wait(time.Second)
+		s.machine("db3").down(supervisor.ErrStop)
+		s.wait(3 * time.Second)
+		s.machine("db1").is(sdk.RolePrimary)
+	})
+}
+
 // ranked adds a part whose positions are numbers, comparable only within what
 // stands before the number.
 func (s *scene) ranked() {

@@ -179,7 +179,7 @@ func (m *Member) become(next sdk.Role, t sdk.Term, cause error) {
 	m.phase.next(next, func(p *phase) {
 		m.phase = p
 		for _, part := range m.parts {
-			part.health = health{}
+			part.health = health{position: part.health.position} // until it tells another
 		}
 	})
 	m.tell()

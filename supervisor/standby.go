@@ -217,7 +217,8 @@ func (m *Member) judge(ctx context.Context, s State) verdict {
 
 // witnesses are the others whose data counts: all who are present, whether or
 // not they may lead, but for a primary that was lost. Who has not told its
-// position after the role became vacant is not among them.
+// position after the role became vacant is not among them; the position of one
+// whose part cannot be asked any more is that which it told last.
 func witnesses(s State, self Candidate) (told []Candidate, all bool) {
 	all = self.Ballot > s.Term.Term
 	for _, c := range s.Candidates {
@@ -241,7 +242,9 @@ func (m *Member) rank(ctx context.Context, told []Candidate, self Candidate) map
 		}
 		others := map[string]string{}
 		for _, c := range told {
-			others[c.Name] = c.Positions[p.Name]
+			if at := c.Positions[p.Name]; at != "" { // else it never could be asked: nobody is to wait for that
+				others[c.Name] = at
+			}
 		}
 		if len(others) == 0 {
 			continue
