@@ -109,17 +109,19 @@ func (c *Client) election(service string) *election {
 	return e
 }
 
-// learn takes note of what this process has just written.
+// learn takes note of what this process has just written, in one transaction.
 func (e *election) learn(rev int64, written []op) {
 	_, _, breaks := e.c.past.now()
+	var events []event
 	for _, o := range written {
 		switch o.kind {
 		case opPut:
-			e.view.apply(breaks, event{record: record{Key: o.span.key, Value: o.value, Mod: rev}})
+			events = append(events, event{record: record{Key: o.span.key, Value: o.value, Mod: rev}})
 		case opDelete:
-			e.view.apply(breaks, event{record: record{Key: o.span.key, Mod: rev}, Deleted: true})
+			events = append(events, event{record: record{Key: o.span.key, Mod: rev}, Deleted: true})
 		}
 	}
+	e.view.apply(breaks, events...)
 }
 
 // noticed takes note of one record as read at rev.
@@ -149,14 +151,15 @@ func (e *election) current() (supervisor.State, sdk.Instant) {
 	if e.cluster == "" && !e.c.quiet && e.held == nil {
 		agreed, mixed = e.c.past.agreed()
 	}
-	if _, _, breaks := e.c.past.now(); !e.view.of(breaks) || !e.c.drains.of(breaks) || !agreed && mixed == "" {
+	seen := e.view.copy()
+	if _, _, breaks := e.c.past.now(); !seen.of(breaks) || !e.c.drains.of(breaks) || !agreed && mixed == "" {
 		return e.publishable(st, basis{}), 0
 	}
 	k := e.c.keys
 	b := basis{Takes: e.takes}
 	var complaints []error
 
-	primRec, termRec := e.view.get(k.primary(e.service)), e.view.get(k.term(e.service))
+	primRec, termRec := seen.get(k.primary(e.service)), seen.get(k.term(e.service))
 	prim, err := decode[primaryRecord](primRec)
 	complaints = append(complaints, err)
 	term, err := decode[termRecord](termRec)
@@ -168,7 +171,7 @@ func (e *election) current() (supervisor.State, sdk.Instant) {
 	}
 
 	if e.held != nil {
-		e.held.watched(e.view)
+		e.held.watched(seen)
 	}
 	if agreed {
 		e.compareHistory(now, prim, term, termRec.exists())
@@ -195,14 +198,14 @@ func (e *election) current() (supervisor.State, sdk.Instant) {
 		b.Forsaken = true
 	}
 
-	for _, r := range e.view.in(k.candidates(e.service)) {
+	for _, r := range seen.in(k.candidates(e.service)) {
 		c, err := decode[supervisor.Candidate](r)
 		complaints = append(complaints, err)
 		if err == nil {
 			st.Candidates = append(st.Candidates, c)
 		}
 	}
-	if r := e.view.get(k.reserved(e.service)); r.exists() {
+	if r := seen.get(k.reserved(e.service)); r.exists() {
 		b.Reservation = r.Mod
 		res, err := decode[supervisor.Reservation](r)
 		complaints = append(complaints, err)
@@ -219,7 +222,7 @@ func (e *election) current() (supervisor.State, sdk.Instant) {
 	if b.Mine && prim.Given != nil {
 		st.Reservation = prim.Given
 	}
-	if r := e.view.get(k.pause(e.service)); r.exists() {
+	if r := seen.get(k.pause(e.service)); r.exists() {
 		p, err := decode[supervisor.Pause](r)
 		complaints = append(complaints, err)
 		left := time.Until(p.Until)

@@ -15,7 +15,8 @@ const kept = 100
 
 func (e *elector) Answer(ctx context.Context, res supervisor.Reservation) error {
 	key, want := e.c.keys.reserved(e.service), encode(e.reservation(res))
-	r, err := e.c.read(ctx, one(key))
+	primary := e.c.keys.primary(e.service)
+	r, err := e.c.read(ctx, one(key), one(primary))
 	for {
 		if err != nil {
 			return fmt.Errorf("answer the reservation of %s: %w", e.service, err)
@@ -23,6 +24,9 @@ func (e *elector) Answer(ctx context.Context, res supervisor.Reservation) error 
 		rec := r.first(0)
 		now, bad := decode[supervisor.Reservation](rec)
 		if bad != nil || !rec.exists() || now.ID != res.ID {
+			// A reservation ends with the hand-over: without its outcome, which is
+			// taken in before, it would look like undone.
+			e.noticed(r.Rev, r.first(1), primary)
 			e.noticed(r.Rev, rec, key)
 			return fmt.Errorf("answer the reservation of %s: %w", e.service, supervisor.ErrRefused)
 		}
@@ -30,7 +34,7 @@ func (e *elector) Answer(ctx context.Context, res supervisor.Reservation) error 
 			e.noticed(r.Rev, rec, key)
 			return nil
 		}
-		t := txn{If: []cond{is(key, rec.Mod)}, Then: []op{put(key, want)}, Else: []op{get(one(key))}}
+		t := txn{If: []cond{is(key, rec.Mod)}, Then: []op{put(key, want)}, Else: []op{get(one(key)), get(one(primary))}}
 		r, err = e.c.txn(ctx, t)
 		if err == nil && r.OK {
 			e.learn(r.Rev, t.Then)

@@ -136,6 +136,14 @@ func (v *view) reset(breaks uint64) {
 	clear(v.gone)
 }
 
+// copy returns the records of one instant, which nothing changes any more: what
+// one transaction wrote is all in it, or not at all.
+func (v *view) copy() *view {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return &view{spans: v.spans, breaks: v.breaks, base: v.base, recs: maps.Clone(v.recs), gone: maps.Clone(v.gone)}
+}
+
 // get returns a record; the zero record when it does not exist.
 func (v *view) get(key string) record {
 	v.mu.Lock()
