@@ -67,7 +67,7 @@ func arrows() []arrow {
 		{from: "contrib/*", own: []string{"sdk", "contrib/agents"}, any: true},                          // a library, as above
 		{from: "examples/plugin-go", own: []string{"sdk"}},
 		{from: "examples/*", own: []string{ours}, others: []string{etcd, zap, grpc, netlink, xsys, xsync, xterm}},
-		{from: "packaging/*", own: []string{ours}, others: []string{etcd, zap, grpc, xsys, xsync}},
+		{from: "packaging/*", own: []string{ours}, others: []string{etcd, zap, grpc, "github.com/go-sql-driver/mysql", xsys, xsync}},
 	}
 }
 
