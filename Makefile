@@ -4,7 +4,7 @@
 SHELL       := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: demo build lab test e2e faults nemesis peers bench check generate wire man install layout package package-test clean help
+.PHONY: demo build lab test e2e faults nemesis mysql peers bench check generate wire man install layout package package-test clean help
 
 GO       ?= go
 DESTDIR  ?=
@@ -73,6 +73,10 @@ faults: ## each fault alone on real hosts, as root: RUNS=50 DEBIAN=trixie
 nemesis: ## faults on real hosts at random, as root: DURATION=1h SEED=7 DEBIAN=trixie; STEPS=17-19 plays some again
 	DEPUTY_E2E=1 DEPUTY_E2E_DEBIAN='$(DEBIAN)' DEPUTY_E2E_DURATION='$(DURATION)' DEPUTY_E2E_SEED='$(SEED)' DEPUTY_E2E_STEPS='$(STEPS)' \
 		$(GO) test -count=1 -vet=off -timeout 9h -v -run '^TestNemesis$$' ./packaging/e2e
+
+mysql: ## examples/mysql on real hosts, with clients that write without a pause, as root: RUNS=10 DEBIAN=trixie
+	DEPUTY_E2E=1 DEPUTY_E2E_MYSQL=1 DEPUTY_E2E_DEBIAN='$(DEBIAN)' DEPUTY_E2E_RUNS='$(RUNS)' \
+		$(GO) test -count=1 -vet=off -timeout 9h -v -run '^TestMySQL$$' ./packaging/e2e
 
 peers: ## what keepalived and Pacemaker do when the same happens, on the same hosts, as root: RUNS=10
 	DEPUTY_E2E=1 DEPUTY_E2E_PEERS=1 DEPUTY_E2E_RUNS='$(RUNS)' $(GO) test -count=1 -vet=off -parallel 3 -timeout 3h -v -run '^TestPeers$$' ./packaging/e2e

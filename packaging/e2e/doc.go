@@ -19,6 +19,7 @@
 //	DEPUTY_E2E_TELL    not empty: every scenario prints the journals of the hosts
 //	DEPUTY_E2E_PEERS   not empty: hosts with keepalived and Pacemaker are booted, for
 //	                   TestPeers alone, and nothing of deputy is built
+//	DEPUTY_E2E_MYSQL   not empty: hosts with databases are booted, for TestMySQL
 //	DEPUTY_E2E_DURATION, DEPUTY_E2E_SEED, DEPUTY_E2E_STEPS
 //	                   see TestNemesis
 //	DEPUTY_E2E_CACHE   where root file systems are kept; deputy-e2e in

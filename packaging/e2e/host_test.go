@@ -41,10 +41,12 @@ type host struct {
 const bootFor = 60 * time.Second
 
 // newHost makes a host that is off, with an empty disk over the release's root.
-func newHost(dir string, r release, i int) *host {
-	name := fmt.Sprintf("db%d", 1+i)
+func newHost(dir string, r release, name string, i int) *host {
 	return &host{release: r, name: name, index: i, addr: hostAddr(i), dir: filepath.Join(dir, r.suite+"-"+name)}
 }
+
+// hostName is the name of the i-th host, from 0.
+func hostName(i int) string { return fmt.Sprintf("db%d", 1+i) }
 
 // disk is the host's root directory, seen from here.
 func (h *host) disk() string { return filepath.Join(h.dir, "root") }
@@ -101,7 +103,7 @@ func (h *host) format(answer string) error {
 	}
 	hosts := "127.0.0.1 localhost\n"
 	for i := range size {
-		hosts += fmt.Sprintf("%s db%d\n", hostAddr(i), 1+i)
+		hosts += fmt.Sprintf("%s %s\n", hostAddr(i), hostName(i))
 	}
 	for file, text := range map[string]string{
 		"/etc/hostname":   h.name + "\n",

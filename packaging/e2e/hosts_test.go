@@ -179,7 +179,7 @@ func (s *scene) journal(ctx context.Context, h *host, since time.Time, lines int
 	}
 	var found []string
 	for line := range strings.Lines(out) {
-		if about := strings.ToLower(line); slices.ContainsFunc([]string{"deputy", "shop", "queue", "polkit", "network of this host", "answers for this host"}, func(word string) bool {
+		if about := strings.ToLower(line); slices.ContainsFunc([]string{"deputy", "shop", "queue", "polkit", "mariadb", "network of this host", "answers for this host"}, func(word string) bool {
 			return strings.Contains(about, word)
 		}) {
 			found = append(found, line)

@@ -52,6 +52,9 @@ type setup struct {
 	ttl                 time.Duration
 	heartbeat, election time.Duration // etcd's defaults where zero
 	queue               bool          // the services that manage units are enabled besides orders
+
+	first func(ttl time.Duration) *watched // in the place of orders
+	dress func(h *host) error              // what a host has besides, before it is turned on
 }
 
 // quick is a setup whose etcd is back soon.
@@ -90,7 +93,10 @@ func openLab(ctx context.Context, dir string, r release, what setup, f *figures)
 	if err != nil {
 		return nil, err
 	}
-	l.orders = l.watch(ordersService(l.ttl))
+	if l.first == nil {
+		l.first = ordersService
+	}
+	l.orders = l.watch(l.first(l.ttl))
 	if l.queue {
 		l.watch(queueService(l.ttl))
 		l.watch(parserService(l.ttl))
@@ -100,7 +106,7 @@ func openLab(ctx context.Context, dir string, r release, what setup, f *figures)
 		l.probing.Go(func() error { return l.notes.take(probing, endpoint) })
 	}
 	for i := range size {
-		h := newHost(hostsDir(dir), r, i)
+		h := newHost(hostsDir(dir), r, hostName(i), i)
 		h.own = l.probe.Service()
 		h.own.Ask(netip.AddrPortFrom(h.addr, answersPort))
 		l.hosts = append(l.hosts, h)
@@ -122,6 +128,11 @@ func (l *lab) ask() (probing context.Context, err error) {
 func (l *lab) fresh(ctx context.Context, h *host) error {
 	if err := h.format(answerFile(l.dir)); err != nil {
 		return err
+	}
+	if l.dress != nil {
+		if err := l.dress(h); err != nil {
+			return err
+		}
 	}
 	return l.boot(ctx, h)
 }

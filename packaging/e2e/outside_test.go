@@ -132,6 +132,9 @@ func prepare(ctx context.Context, dir string) error {
 		return err
 	}
 	for _, r := range wanted {
+		if os.Getenv(mysqlEnv) != "" {
+			r = r.withDatabase()
+		}
 		if err := r.makeRoot(ctx); err != nil {
 			return err
 		}

@@ -157,7 +157,7 @@ func (s *peerScene) open(f *figures) error {
 		s.watch(&watched{name: w.name, client: at, at: func(*host) netip.AddrPort { return at }})
 	}
 	for i := range size {
-		s.hosts = append(s.hosts, newHost(hostsDir(dir), r, s.peer.first+i))
+		s.hosts = append(s.hosts, newHost(hostsDir(dir), r, hostName(s.peer.first+i), s.peer.first+i))
 	}
 	names := "127.0.0.1 localhost\n"
 	for _, h := range s.hosts {

@@ -181,6 +181,23 @@ func spans(tracks [][]question, from Instant) (all []Span) {
 	return all
 }
 
+// A Reply is an answer that somebody else than a prober got.
+type Reply struct {
+	Asked, Told Instant
+	By          string // the node that gave it
+}
+
+// Proven returns, in order of time, when each node acted since from, by answers
+// in any order.
+func Proven(all []Reply, from Instant) []Span {
+	t := make([]question, 0, len(all))
+	for _, a := range all {
+		t = append(t, question{asked: a.Asked, told: a.Told, by: a.By})
+	}
+	slices.SortFunc(t, func(a, b question) int { return cmp.Compare(a.asked, b.asked) })
+	return spans([][]question{t}, from)
+}
+
 // An Overlap is a time in which two nodes acted, proven by their answers.
 type Overlap struct {
 	A, B string
