@@ -57,6 +57,7 @@ type Member struct {
 	verdict  string
 	held     sdk.Instant // hold-off: sits out until then
 	ballot   sdk.Term    // the vacancy that positions are wanted for
+	ends     bool        // told to end: others need not wait for its data
 	stepDown *ending     // an order to leave the role
 	clear    bool        // an order to leave blocked or failed
 	last     TermRecord  // the last tenure heard of
@@ -158,7 +159,7 @@ func (m *Member) Run(ctx context.Context) error {
 		helpers.Go(func() { m.check(watching, p) })
 		helpers.Go(func() { m.watch(watching, p) })
 	}
-	end := context.AfterFunc(ctx, m.ring)
+	end := context.AfterFunc(ctx, func() { m.update(func() { m.ends = true }); m.ring() })
 	defer end()
 
 	for f := m.start(ctx); f != nil; {

@@ -23,7 +23,9 @@ func (m *Member) candidacy() Candidate {
 	if m.lease != nil {
 		c.Term = m.lease.Term()
 	}
-	c.Positions, c.Ballot = m.positions()
+	if !m.ends {
+		c.Positions, c.Ballot = m.positions()
+	}
 	return c
 }
 
