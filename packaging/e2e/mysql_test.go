@@ -101,7 +101,7 @@ func databaseFaults() []databaseFault {
 		{name: "server killed", effect: moves, hold: long, do: plain(signalTo(serverOf, unix.SIGKILL)), within: 2 * time.Second},
 		{name: "server stopped", effect: moves, hold: 8 * time.Second, do: plain(signalTo(serverOf, unix.SIGSTOP))},
 		{name: "supervisor killed", effect: keeps, hold: 2 * time.Second, do: plain(signalTo(supervisorOf, unix.SIGKILL))},
-		{name: "supervisor and plugins stopped", effect: moves, hold: long, do: plain(signalTo(allOf, unix.SIGSTOP))},
+		{name: "supervisor and plugins stopped", effect: either, hold: long, do: plain(signalTo(allOf, unix.SIGSTOP))},
 		{name: "partition", effect: moves, hold: long, do: plain(hitCut(cut{toEtcd: true, fromEtcd: true, hosts: true}))},
 		{name: "host frozen", effect: moves, hold: long, do: plain(hitFreeze)},
 		{name: "power loss", effect: moves, hold: long, do: plain(hitPower)},
