@@ -276,8 +276,17 @@ func TestErrant(t *testing.T) {
 			t.Fatal(errA, errB)
 		}
 		a, _ = h.plugin().Check(t.Context(), sdk.RolePrimary)
-		orders, err := s.Rank(t.Context(), b.Position, map[string]string{"db1": a.Position})
-		if err != nil || orders["db1"] != sdk.Incomparable {
+		if b.Fit || !strings.Contains(b.Detail, "needs_rebuild") {
+			t.Errorf("its check said %+v", b)
+		}
+		orders, err := s.Rank(t.Context(), a.Position, map[string]string{"db2": b.Position})
+		if err != nil || orders["db2"] != sdk.Ahead {
+			t.Errorf("others wait for what it has: %v, %v", orders, err)
+		}
+		again := standby.plugin() // which has not been told yet whom to follow
+		b, errB = again.Check(t.Context(), sdk.RoleStandby)
+		orders, err = again.Rank(t.Context(), b.Position, map[string]string{"db1": a.Position})
+		if errors.Join(err, errB) != nil || orders["db1"] != sdk.Incomparable {
 			t.Errorf("its rank is %v, %v", orders, err)
 		}
 	})

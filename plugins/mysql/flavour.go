@@ -40,6 +40,7 @@ type flavour interface {
 
 	// receive and apply start and stop the two halves of replication.
 	receive(on bool) string
+	aroundStop(f facts) (before, after []string) // what stopping to receive takes besides
 	apply(on bool) string
 	// forget ends replication and its configuration.
 	forget() []string

@@ -48,7 +48,7 @@ func (m *mysql) Follow(ctx context.Context, t *sdk.Transition) error {
 		return fmt.Errorf("it follows %s: %w", source, sdk.ErrAlready)
 	}
 	if len(channels) > 0 {
-		if err := l.set(ctx, statementBound, l.receive(false), l.apply(false)); err != nil {
+		if err := errors.Join(l.stopReceiving(ctx, f), l.set(ctx, statementBound, l.apply(false))); err != nil {
 			return fmt.Errorf("stop replication: %w", err)
 		}
 		if f, err = l.look(ctx, l); err != nil {
@@ -60,8 +60,11 @@ func (m *mysql) Follow(ctx context.Context, t *sdk.Transition) error {
 		return fmt.Errorf("ask %s what it has: %w", source, err)
 	}
 	if extra != "" {
-		return sdk.Refuse(fmt.Errorf("needs_rebuild: this server has transactions that %s lacks: %s; it stays read-only and follows nobody until it is made anew from a copy of the primary", t.Primary.Node, brief(extra)))
+		why := fmt.Errorf("needs_rebuild: this server has transactions that %s lacks: %s; it stays read-only and follows nobody until it is made anew from a copy of the primary", t.Primary.Node, brief(extra))
+		m.diverge(why.Error())
+		return sdk.Refuse(why)
 	}
+	m.diverge("")
 	statement, args := l.follow(t.Primary.Address, m.Replication)
 	if err := l.exec(ctx, statementBound, statement, args...); err != nil {
 		return fmt.Errorf("follow %s: %w", source, err)

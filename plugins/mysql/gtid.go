@@ -337,6 +337,10 @@ func (s gtidState) String() string {
 	return kind + " " + strings.Join(parts, ",")
 }
 
+// aside begins the position of a server that has to be made anew: another was
+// promoted without what it alone has, so that nobody waits for it any more.
+const aside = "needs_rebuild "
+
 // rank compares positions as checks have published them.
 func rank(mine string, others map[string]string) (map[string]sdk.Order, error) {
 	m, err := readHistory(mine)
@@ -346,6 +350,10 @@ func rank(mine string, others map[string]string) (map[string]sdk.Order, error) {
 	orders := make(map[string]sdk.Order, len(others))
 	var wrong []error
 	for node, text := range others {
+		if strings.HasPrefix(text, aside) {
+			orders[node] = sdk.Ahead
+			continue
+		}
 		o, err := readHistory(text)
 		if err != nil {
 			orders[node] = sdk.Incomparable

@@ -74,3 +74,22 @@ func TestManagedSides(t *testing.T) {
 	a.act(p, a.transition(sdk.Follow, b))
 	want("after the switchover", "OFF ON OFF", "ON OFF ON")
 }
+
+// A semi-synchronous replica does not wait for a primary that is gone.
+func TestReplicaOfAFrozenPrimary(t *testing.T) {
+	all := newHosts(t, kinds(t)[0], 2)
+	a, b := all[0], all[1]
+	manage := func(s *settings) { s.Promotion.SemiSync = "manage" }
+	a.act(a.plugin(manage), a.transition(sdk.Promote, nil))
+	s := b.plugin(manage)
+	b.act(s, b.transition(sdk.Follow, a))
+	a.freeze()
+	tr := b.transition(sdk.Promote, nil)
+	tr.Reason = sdk.ReasonFailover
+	if took := b.act(b.plugin(), tr); took > 4*time.Second {
+		t.Errorf("the promotion took %s", took)
+	}
+	if on := b.ask("SELECT @@GLOBAL.rpl_semi_sync_slave_enabled"); on != "1" {
+		t.Errorf("its side of semi-synchronous replication is %s, which it was told to keep", on)
+	}
+}

@@ -89,7 +89,19 @@ func (mariadb) openUp() []string { return []string{"SET GLOBAL read_only = 0"} }
 func (mariadb) offline(bool) string { return "" }
 
 func (mariadb) receive(on bool) string { return startOrStop(on, "SLAVE IO_THREAD") }
-func (mariadb) apply(on bool) string   { return startOrStop(on, "SLAVE SQL_THREAD") }
+
+// aroundStop: a semi-synchronous replica that stops to receive connects to the
+// primary first, to end its connection there, and waits five seconds for one
+// that is gone (rpl_semi_sync_slave_kill_conn_timeout).
+func (mariadb) aroundStop(f facts) (before, after []string) {
+	if !isOn(f.variable["rpl_semi_sync_slave_enabled"]) {
+		return nil, nil
+	}
+	const side = "SET GLOBAL rpl_semi_sync_slave_enabled = "
+	return []string{side + "OFF"}, []string{side + "ON"}
+}
+
+func (mariadb) apply(on bool) string { return startOrStop(on, "SLAVE SQL_THREAD") }
 
 func startOrStop(on bool, what string) string {
 	if on {

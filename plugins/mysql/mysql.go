@@ -19,8 +19,23 @@ type mysql struct {
 	server  *server
 	cgroups string // where control groups are mounted
 
-	mu      sync.Mutex
-	renewed sdk.Instant
+	mu       sync.Mutex
+	renewed  sdk.Instant
+	diverged string // the server has what its primary lacks: why it does not follow
+}
+
+// diverge notes why the server has to be made anew; "" where it has not.
+func (m *mysql) diverge(why string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.diverged = why
+}
+
+// hasDiverged tells why the server has to be made anew; "" where it has not.
+func (m *mysql) hasDiverged() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.diverged
 }
 
 func newMySQL(_ context.Context, s settings, h sdk.Host) (*mysql, error) {

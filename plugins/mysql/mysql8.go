@@ -79,6 +79,8 @@ func (mysql8) openUp() []string {
 
 func (mysql8) offline(on bool) string { return "SET GLOBAL offline_mode = " + onOff(on) }
 
+func (mysql8) aroundStop(facts) (before, after []string) { return nil, nil }
+
 func (mysql8) receive(on bool) string { return startOrStop(on, "REPLICA IO_THREAD") }
 func (mysql8) apply(on bool) string   { return startOrStop(on, "REPLICA SQL_THREAD") }
 func (mysql8) forget() []string       { return []string{"STOP REPLICA", "RESET REPLICA ALL"} }

@@ -41,7 +41,7 @@ func (m *mysql) Promote(ctx context.Context, t *sdk.Transition) error {
 		}
 	}
 	if len(channels) > 0 {
-		if err := m.applyReceived(ctx, l, t); err != nil {
+		if err := m.applyReceived(ctx, l, f, t); err != nil {
 			return err
 		}
 		if err := l.set(ctx, statementBound, l.forget()...); err != nil {
@@ -57,6 +57,7 @@ func (m *mysql) Promote(ctx context.Context, t *sdk.Transition) error {
 		}
 		return err
 	}
+	m.diverge("")
 	sdk.Note(ctx, "it is writable at %s", f.position)
 	return nil
 }
@@ -90,10 +91,20 @@ func (m *mysql) sides(ctx context.Context, l *link, f facts, primary bool) error
 	return l.set(ctx, statementBound, statements...)
 }
 
+// stopReceiving has the server receive no more.
+func (l *link) stopReceiving(ctx context.Context, f facts) error {
+	before, after := l.aroundStop(f)
+	err := l.set(ctx, statementBound, append(before, l.receive(false))...)
+	if len(after) > 0 {
+		err = errors.Join(err, l.set(context.WithoutCancel(ctx), abandonBound, after...))
+	}
+	return err
+}
+
 // applyReceived stops receiving and waits until what was received is applied.
 // If that is not to be had, the server follows as before.
-func (m *mysql) applyReceived(ctx context.Context, l *link, t *sdk.Transition) error {
-	if err := l.set(ctx, statementBound, l.receive(false)); err != nil {
+func (m *mysql) applyReceived(ctx context.Context, l *link, f facts, t *sdk.Transition) error {
+	if err := l.stopReceiving(ctx, f); err != nil {
 		return fmt.Errorf("stop receiving: %w", err)
 	}
 	missing, err := m.awaitReceived(ctx, l, t)
