@@ -21,6 +21,7 @@ const mariadbFacts = `SELECT @@GLOBAL.read_only AS read_only, @@GLOBAL.server_id
 	@@GLOBAL.log_slave_updates AS log_slave_updates, @@GLOBAL.gtid_strict_mode AS gtid_strict_mode, @@GLOBAL.wsrep_on AS wsrep_on,
 	@@GLOBAL.event_scheduler AS event_scheduler, @@GLOBAL.rpl_semi_sync_master_enabled AS rpl_semi_sync_master_enabled,
 	@@GLOBAL.rpl_semi_sync_slave_enabled AS rpl_semi_sync_slave_enabled,
+	@@GLOBAL.rpl_semi_sync_slave_kill_conn_timeout AS rpl_semi_sync_slave_kill_conn_timeout,
 	CONCAT(@@GLOBAL.gtid_binlog_state, ',', @@GLOBAL.gtid_slave_pos) AS gtids`
 
 func (m mariadb) look(ctx context.Context, l *link) (facts, error) {
@@ -91,14 +92,14 @@ func (mariadb) offline(bool) string { return "" }
 func (mariadb) receive(on bool) string { return startOrStop(on, "SLAVE IO_THREAD") }
 
 // aroundStop: a semi-synchronous replica that stops to receive connects to the
-// primary first, to end its connection there, and waits five seconds for one
-// that is gone (rpl_semi_sync_slave_kill_conn_timeout).
+// primary, to end its connection there, and waits for one that is gone: measured
+// two seconds by default, a second with the shortest time that there is.
 func (mariadb) aroundStop(f facts) (before, after []string) {
-	if !isOn(f.variable["rpl_semi_sync_slave_enabled"]) {
-		return nil, nil
+	const timeout = "rpl_semi_sync_slave_kill_conn_timeout"
+	if is := f.variable[timeout]; is != "" && is != "1" {
+		return []string{"SET GLOBAL " + timeout + " = 1"}, []string{"SET GLOBAL " + timeout + " = " + is}
 	}
-	const side = "SET GLOBAL rpl_semi_sync_slave_enabled = "
-	return []string{side + "OFF"}, []string{side + "ON"}
+	return nil, nil
 }
 
 func (mariadb) apply(on bool) string { return startOrStop(on, "SLAVE SQL_THREAD") }
