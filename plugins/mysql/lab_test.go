@@ -85,10 +85,7 @@ func newHosts(t *testing.T, k kind, n int) []*host {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(base) })
-	template := filepath.Join(templates(), k.name)
-	if _, err := os.Stat(template); err != nil {
-		k.install(t, template)
-	}
+	template := k.template(t)
 	port := freePort(t)
 	var all []*host
 	for i := range n {
@@ -133,6 +130,29 @@ func grants(f flavour) []string {
 		all = append(all, fmt.Sprintf("GRANT %s ON %s TO deputy@localhost", name, on))
 	}
 	return all
+}
+
+// installing is held by the one test of those that run at once that installs.
+var installing sync.Mutex
+
+// template is a folder of data that servers start from: all of it, or none.
+func (k kind) template(t *testing.T) string {
+	t.Helper()
+	installing.Lock()
+	defer installing.Unlock()
+	dir := filepath.Join(templates(), k.name)
+	if _, err := os.Stat(dir); err == nil {
+		return dir
+	}
+	half := dir + ".new"
+	if err := os.RemoveAll(half); err != nil {
+		t.Fatal(err)
+	}
+	k.install(t, half)
+	if err := os.Rename(half, dir); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // install makes a folder of data with the accounts, without a binary log.
