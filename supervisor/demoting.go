@@ -240,6 +240,7 @@ func (m *Member) resign(lease Lease, e ending, end func()) stateFn {
 	m.change.Ended, m.change.EndReason, m.change.EndCause = time.Now(), e.reason, e.cause.Error()
 	m.mu.Unlock()
 	m.sitOut(m.holdOff(e.reason))
+	m.bowOut()
 	for {
 		// Once the lease has run out, others notice by themselves.
 		left := max(lease.Until().Add(m.timing.TTL-m.timing.Until).Sub(m.clock.Now()), m.timing.Renew)
@@ -263,6 +264,26 @@ func (m *Member) resign(lease Lease, e ending, end func()) stateFn {
 	m.last = TermRecord{Term: lease.Term(), Node: m.node.Name, Address: m.node.Address, Resigned: true}
 	m.mu.Unlock()
 	return m.standby(e.cause)
+}
+
+// bowOut publishes, before the role is free, that nobody has to wait for the data
+// of a node that ends.
+func (m *Member) bowOut() {
+	m.mu.Lock()
+	c, ranks := m.candidacy(), false
+	for _, p := range m.parts {
+		ranks = ranks || p.def().plugin.Describe().Can(sdk.CanRank)
+	}
+	ends := m.ends
+	m.mu.Unlock()
+	if !ends || !ranks {
+		return
+	}
+	ctx, cancel := context.WithTimeoutCause(context.Background(), m.timing.Renew, errors.New("etcd does not answer"))
+	defer cancel()
+	if err := m.elector.Publish(ctx, c); err != nil {
+		m.log.Debug("presence not published", "cause", err) // the others wait a little, then
+	}
 }
 
 // holdOff is how long a node goes last after it left the role.
