@@ -281,6 +281,16 @@ func (s *databaseScene) reached(from prober.Instant) error {
 	}
 }
 
+// follows reports whether a host's server receives from another's.
+func (s *databaseScene) follows(h *host, primary string) bool {
+	at := s.host(primary)
+	if at == nil {
+		return false
+	}
+	out, err := h.run(s.ctx, "mariadb", "--execute", "SHOW SLAVE STATUS\\G")
+	return err == nil && strings.Contains(out, "Master_Host: "+at.addr.String()+"\n") && strings.Contains(out, "Slave_IO_Running: Yes\n")
+}
+
 // whole waits until all take part and could lead. A server that says that it has
 // to be made anew is; it returns how many were.
 func (s *databaseScene) whole() (rebuilt int, err error) {
@@ -289,7 +299,7 @@ func (s *databaseScene) whole() (rebuilt int, err error) {
 		ok := err == nil && s.orders.isSettled(r, 0)
 		for _, h := range s.hosts {
 			c := r.candidates[h.name]
-			if c.Fit {
+			if c.Fit && (h.name == r.primary.Node || s.follows(h, r.primary.Node)) {
 				continue
 			}
 			ok = false
@@ -297,7 +307,7 @@ func (s *databaseScene) whole() (rebuilt int, err error) {
 				continue
 			}
 			s.Logf("%s is made anew: %s", h.name, c.Health)
-			out, err := h.run(s.ctx, "rebuild", s.host(r.primary.Node).addr.String())
+			out, err := h.run(s.ctx, "/usr/local/sbin/rebuild", s.host(r.primary.Node).addr.String())
 			if err != nil {
 				return rebuilt, err
 			}
