@@ -78,7 +78,7 @@ func databaseLab(semiSync bool) (setup, error) {
 	text = strings.ReplaceAll(text, `"eth0"`, `"host0"`)
 	if !semiSync {
 		text = strings.ReplaceAll(text, `semisync = "manage"`, `semisync = "keep"`)
-		options = strings.ReplaceAll(options, "rpl_semi_sync_slave_enabled = 1", "rpl_semi_sync_slave_enabled = 0")
+		options = strings.NewReplacer("rpl_semi_sync_slave_enabled = 1", "rpl_semi_sync_slave_enabled = 0", "init_rpl_role               = SLAVE\n", "").Replace(options)
 	}
 	return setup{
 		ttl: 3 * time.Second, first: databaseService(text),

@@ -208,6 +208,7 @@ func (s *databaseScene) suffer(f databaseFault, i int) {
 	if f.effect == moves {
 		if _, err := s.orders.until(s.ctx, before.Term, s.orders.isServed); err != nil {
 			s.tell(since)
+			s.tellPositions()
 			s.Fatal(err)
 		}
 	}
@@ -256,6 +257,15 @@ func (s *databaseScene) suffer(f databaseFault, i int) {
 	}
 }
 
+// tellPositions prints what each node has published that its server has.
+func (s *databaseScene) tellPositions() {
+	s.Helper()
+	r, err := s.orders.records(s.ctx)
+	for _, h := range s.hosts {
+		s.Logf("%s has %v, %v", h.name, r.candidates[h.name].Positions, err)
+	}
+}
+
 // line begins a line of figures.
 func (s *databaseScene) line(what string) string {
 	if s.semiSync {
@@ -301,6 +311,9 @@ func (s *databaseScene) byHand() {
 		s.Fatal(err)
 	}
 	s.ok(old, "mariadb", "--execute", "SET GLOBAL rpl_semi_sync_slave_enabled = 0, rpl_semi_sync_master_enabled = "+one+", read_only = 0")
+	for _, h := range s.others(old) { // they acknowledge what they have asked for anew
+		s.ok(h, "mariadb", "--execute", "STOP SLAVE IO_THREAD; START SLAVE IO_THREAD")
+	}
 	for range max(runs(), 3) {
 		others := s.others(old)
 		await(s.T, settleFor, "clients write on "+old.name, func() bool { return s.ledger.Served(old.name, "", now()-100*time.Millisecond) })
