@@ -302,6 +302,7 @@ func (s *databaseScene) byHand() {
 	old, _ := s.primary()
 	for _, h := range append(s.others(old), old) {
 		s.ok(h, "deputy", "disable", databaseName)
+		s.ok(h, "nft", "delete", "table", "inet", "deputy/"+databaseName+"/guard") // it stays closed, as its README says
 	}
 	one := map[bool]string{true: "1", false: "0"}[s.semiSync]
 	for _, h := range s.hosts {
