@@ -270,13 +270,10 @@ func (m *Member) resign(lease Lease, e ending, end func()) stateFn {
 // of a node that ends.
 func (m *Member) bowOut() {
 	m.mu.Lock()
-	c, ranks := m.candidacy(), false
-	for _, p := range m.parts {
-		ranks = ranks || p.def().plugin.Describe().Can(sdk.CanRank)
-	}
-	ends := m.ends
+	c, ends := m.candidacy(), m.ends
+	compared, _ := m.positions()
 	m.mu.Unlock()
-	if !ends || !ranks {
+	if !ends || compared == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeoutCause(context.Background(), m.timing.Renew, errors.New("etcd does not answer"))

@@ -3,6 +3,7 @@ package supervisor_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -234,10 +235,7 @@ func TestPromotionFailsEverywhere(t *testing.T) {
 
 func TestDataDecides(t *testing.T) {
 	story(t, func(s *scene) {
-		s.ranked()
-		s.machine("db1").parts["data"].Fit("5")
-		s.machine("db2").parts["data"].Fit("7")
-		s.machine("db3").parts["data"].Fit("9")
+		s.ranked("5", "7", "9")
 		s.run("db3", "db1", "db2")
 		s.wait(time.Second)
 		s.says("db3 is stopped; db1 comes first by name, db2 has more data")
@@ -249,10 +247,7 @@ func TestDataDecides(t *testing.T) {
 
 func TestIncomparableDataWaitsForAnOperator(t *testing.T) {
 	story(t, func(s *scene) {
-		s.ranked()
-		s.machine("db1").parts["data"].Fit("a1")
-		s.machine("db2").parts["data"].Fit("b1")
-		s.machine("db3").parts["data"].Fit("a1")
+		s.ranked("a1", "b1", "a1")
 		s.run("db3", "db1", "db2")
 		s.wait(time.Second)
 		s.machine("db3").down(supervisor.ErrStop)
@@ -368,10 +363,7 @@ func TestFollowers(t *testing.T) {
 // crashed: what counts is what it told last.
 func TestDataThatCannotBeAskedAnyMore(t *testing.T) {
 	story(t, func(s *scene) {
-		s.ranked()
-		for _, name := range []string{"db1", "db2", "db3"} {
-			s.machine(name).parts["data"].Fit("8")
-		}
+		s.ranked("8", "8", "8")
 		s.run("db3", "db1", "db2")
 		s.wait(time.Second)
 		s.machine("db3").parts["data"].Healths(sdk.Health{Detail: "refused", Certain: true})
@@ -383,10 +375,7 @@ func TestDataThatCannotBeAskedAnyMore(t *testing.T) {
 // Where that is more than anybody else has, it is waited for.
 func TestDataThatOthersLack(t *testing.T) {
 	story(t, func(s *scene) {
-		s.ranked()
-		s.machine("db1").parts["data"].Fit("8")
-		s.machine("db2").parts["data"].Fit("8")
-		s.machine("db3").parts["data"].Fit("9")
+		s.ranked("8", "8", "9")
 		s.run("db3", "db1", "db2")
 		s.wait(time.Second)
 		s.machine("db3").parts["data"].Healths(sdk.Health{Detail: "refused", Certain: true})
@@ -399,10 +388,8 @@ func TestDataThatOthersLack(t *testing.T) {
 // A server that never could be asked keeps nobody from the role.
 func TestDataThatCouldNeverBeAsked(t *testing.T) {
 	story(t, func(s *scene) {
-		s.ranked()
-		s.machine("db1").parts["data"].Fit("9")
+		s.ranked("9", "", "9")
 		s.machine("db2").parts["data"].Healths(sdk.Health{Detail: "no server"})
-		s.machine("db3").parts["data"].Fit("9")
 		s.run("db3", "db1", "db2")
 		s.wait(time.Second)
 		s.machine("db3").down(supervisor.ErrStop)
@@ -412,11 +399,13 @@ func TestDataThatCouldNeverBeAsked(t *testing.T) {
 }
 
 // ranked adds a part whose positions are numbers, comparable only within what
-// stands before the number.
-func (s *scene) ranked() {
+// stands before the number: first those of db1, db2 and db3.
+func (s *scene) ranked(positions ...string) {
 	s.part("data", sdk.CanCheck, sdk.CanRank).Check.On = supervisor.OnBoth
-	for _, name := range []string{"db1", "db2", "db3"} {
-		s.machine(name).parts["data"].Ranks = func(mine string, others map[string]string) (map[string]sdk.Order, error) {
+	for i, position := range positions {
+		data := s.machine(fmt.Sprintf("db%d", 1+i)).parts["data"]
+		data.Fit(position)
+		data.Ranks = func(mine string, others map[string]string) (map[string]sdk.Order, error) {
 			orders := map[string]sdk.Order{}
 			for node, theirs := range others {
 				switch {
@@ -453,10 +442,7 @@ func TestFirstInLineIsSilent(t *testing.T) {
 func TestBehindPromotesWhereToldTo(t *testing.T) {
 	story(t, func(s *scene) {
 		s.service.OnBehind = supervisor.BehindPromote
-		s.ranked()
-		s.machine("db1").parts["data"].Fit("5")
-		s.machine("db2").parts["data"].Fit("7")
-		s.machine("db3").parts["data"].Fit("9")
+		s.ranked("5", "7", "9")
 		s.machine("db2").parts["disk"].Always(sdk.Promote, Behaviour{Outcome: sdk.OutcomeUnchanged, Refused: true, Detail: "no space"})
 		s.run("db3", "db1", "db2")
 		s.wait(time.Second)
@@ -468,10 +454,7 @@ func TestBehindPromotesWhereToldTo(t *testing.T) {
 
 func TestBehindRefuses(t *testing.T) {
 	story(t, func(s *scene) {
-		s.ranked()
-		s.machine("db1").parts["data"].Fit("5")
-		s.machine("db2").parts["data"].Fit("7")
-		s.machine("db3").parts["data"].Fit("9")
+		s.ranked("5", "7", "9")
 		s.machine("db2").parts["disk"].Always(sdk.Promote, Behaviour{Outcome: sdk.OutcomeUnchanged, Refused: true, Detail: "no space"})
 		s.run("db3", "db1", "db2")
 		s.wait(time.Second)
