@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"net"
@@ -215,31 +216,41 @@ const (
 	byAddress, byBalancer, byName = "address", "balancer", "name"
 )
 
+// databaseAt connects to the server at an address.
+func databaseAt(a netip.Addr) ledger.Dial {
+	return func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", netip.AddrPortFrom(a, databasePort).String())
+	}
+}
+
+// patientFor is longer than a statement takes that reads all, or waits for others.
+const patientFor = 20 * time.Second
+
+// on returns connections to a host's server, as clients have them.
+func (s *databaseScene) on(h *host) (*sql.DB, error) {
+	return s.ledger.Open(patientFor, databaseAt(h.addr))
+}
+
 // write has clients write by all ways.
 func (s *databaseScene) write() {
 	ctx, cancel := context.WithCancel(s.ctx)
 	s.quit = cancel
 	s.ledger = ledger.New(ledgerAccount, ledgerPassword)
-	to := func(a netip.Addr) func(context.Context) (net.Conn, error) {
-		return func(ctx context.Context) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", netip.AddrPortFrom(a, databasePort).String())
-		}
-	}
 	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, netip.AddrPortFrom(s.edge.addr, 53).String())
 	}}
-	ways := map[string]func(context.Context) (net.Conn, error){
-		byAddress: to(serviceAddr()), byBalancer: to(s.edge.addr),
+	ways := map[string]ledger.Dial{
+		byAddress: databaseAt(serviceAddr()), byBalancer: databaseAt(s.edge.addr),
 		byName: func(ctx context.Context) (net.Conn, error) {
 			all, err := resolver.LookupNetIP(ctx, "ip4", databaseName+".example.com.")
 			if err != nil {
 				return nil, err
 			}
-			return to(all[0].Unmap())(ctx)
+			return databaseAt(all[0].Unmap())(ctx)
 		},
 	}
 	for _, h := range s.hosts {
-		ways[h.name] = to(h.addr)
+		ways[h.name] = databaseAt(h.addr)
 	}
 	for way, dial := range ways {
 		s.writers.Go(func() error { return s.ledger.Write(ctx, way, dial) })

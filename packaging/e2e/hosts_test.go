@@ -145,6 +145,18 @@ func (l *lab) play(t *testing.T, what scenario) {
 	what.run(s)
 }
 
+// playIn plays in another test than that which a scene has, for so long at most.
+func playIn(t *testing.T, scene **testing.T, all *context.Context, atMost time.Duration, play func()) {
+	outer, before := *scene, *all
+	ctx, cancel := context.WithTimeoutCause(before, atMost, fmt.Errorf("one run took longer than %s", atMost))
+	*scene, *all = t, ctx
+	defer func() {
+		*scene, *all = outer, before
+		cancel()
+	}()
+	play()
+}
+
 // tell prints what is known of a failure.
 func (s *scene) tell(since time.Time) {
 	s.Helper()

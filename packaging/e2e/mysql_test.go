@@ -2,15 +2,14 @@ package e2e
 
 import (
 	"context"
-	"database/sql"
 	_ "embed"
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
-	driver "github.com/go-sql-driver/mysql"
 	"golang.org/x/sys/unix"
 
 	"github.com/deputy-ha/deputy/packaging/e2e/checker"
@@ -50,30 +49,18 @@ func TestMySQL(t *testing.T) {
 					for _, f := range databaseFaults() {
 						ok := t.Run(strings.ReplaceAll(f.name, " ", "-"), func(t *testing.T) {
 							for i := range runs() {
-								s.with(t, func() { s.suffer(f, i) })
+								playIn(t, &s.T, &s.ctx, sceneFor(), func() { s.suffer(f, i) })
 							}
 						})
 						if !ok {
 							return // what failed may have left anything behind
 						}
 					}
-					t.Run("by-hand", func(t *testing.T) { s.with(t, s.byHand) })
+					t.Run("by-hand", func(t *testing.T) { playIn(t, &s.T, &s.ctx, sceneFor(), s.byHand) })
 				})
 			})
 		}
 	}
-}
-
-// with plays for another test.
-func (s *databaseScene) with(t *testing.T, play func()) {
-	outer, all := s.T, s.ctx
-	ctx, cancel := context.WithTimeoutCause(all, sceneFor(), fmt.Errorf("one run took longer than %s", sceneFor()))
-	s.T, s.ctx = t, ctx
-	defer func() {
-		s.T, s.ctx = outer, all
-		cancel()
-	}()
-	play()
 }
 
 // A databaseFault is what happens to the primary's host.
@@ -111,23 +98,11 @@ func databaseFaults() []databaseFault {
 // serverOf finds the database's process, as a host's shell does.
 const serverOf = `[ -n %s ] && systemctl show -P MainPID mariadb.service`
 
-// sqlOn is an administrator's connection to a server, as clients have.
-func (s *databaseScene) sqlOn(h *host) (*sql.DB, error) {
-	c := driver.NewConfig()
-	c.Net, c.Addr, c.User, c.Passwd, c.DBName = "tcp", fmt.Sprintf("%s:%d", h.addr, databasePort), ledgerAccount, ledgerPassword, "ledger"
-	c.Timeout, c.ReadTimeout, c.Logger = 5*time.Second, 20*time.Second, ledger.Silent
-	connector, err := driver.NewConnector(c)
-	if err != nil {
-		return nil, err
-	}
-	return sql.OpenDB(connector), nil
-}
-
 // blocked is a switchover while a client does what is in the way; what begins
 // with ! is not waited for, on a connection of its own.
 func blocked(statements ...string) func(*databaseScene, *host, nemesis.Blow) (mend, error) {
 	return func(s *databaseScene, h *host, b nemesis.Blow) (mend, error) {
-		db, err := s.sqlOn(h)
+		db, err := s.on(h)
 		if err != nil {
 			return nil, err
 		}
@@ -137,15 +112,11 @@ func blocked(statements ...string) func(*databaseScene, *host, nemesis.Blow) (me
 			return nil, err
 		}
 		defer conn.Close()
-		waits := make(chan struct{})
-		close(waits)
+		var waiting sync.WaitGroup
+		defer waiting.Wait()
 		for _, statement := range statements {
 			if alone, ok := strings.CutPrefix(statement, "!"); ok {
-				waits = make(chan struct{})
-				go func() {
-					defer close(waits)
-					_, _ = db.ExecContext(s.ctx, alone) // it is ended
-				}()
+				waiting.Go(func() { _, _ = db.ExecContext(s.ctx, alone) }) // it is ended
 				rest(s.ctx, 200*time.Millisecond)
 				continue
 			}
@@ -154,9 +125,7 @@ func blocked(statements ...string) func(*databaseScene, *host, nemesis.Blow) (me
 			}
 		}
 		s.began = now() // the trap itself is in the way of others
-		undo, err := hitSwitchover(s.ctx, s.lab, h, b)
-		<-waits
-		return undo, err
+		return hitSwitchover(s.ctx, s.lab, h, b)
 	}
 }
 
@@ -199,7 +168,7 @@ func (s *databaseScene) suffer(f databaseFault, i int) {
 	from, before := s.primary()
 	since := time.Now()
 	s.began = now()
-	undo, err := f.do(s, from, nemesis.Blow{Fault: f.name, On: nemesis.Primary, Hold: f.hold, Dice: uint64(i)*0x9e3779b97f4a7c15 + 17})
+	undo, err := f.do(s, from, onPrimary(f.name, f.hold, i))
 	if err != nil {
 		s.tell(since)
 		s.Fatal(err)
@@ -278,7 +247,7 @@ func (s *databaseScene) line(what string) string {
 // have.
 func (s *databaseScene) lost(primary *host, until time.Duration) []ledger.Entry {
 	s.Helper()
-	db, err := s.sqlOn(primary)
+	db, err := s.on(primary)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -306,7 +275,7 @@ func (s *databaseScene) byHand() {
 	}
 	one := map[bool]string{true: "1", false: "0"}[s.semiSync]
 	for _, h := range s.hosts {
-		s.ok(h, "mariadb", "--execute", "SET SESSION sql_log_bin = 0; GRANT ALL ON *.* TO admin@'192.0.2.14' IDENTIFIED BY 'admin'")
+		s.ok(h, "mariadb", "--execute", "SET SESSION sql_log_bin = 0; GRANT ALL ON *.* TO admin@'"+s.edge.addr.String()+"' IDENTIFIED BY 'admin'")
 	}
 	if err := s.edge.write("/root/switchover", switchoverByHand); err != nil {
 		s.Fatal(err)

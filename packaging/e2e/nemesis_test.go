@@ -97,8 +97,7 @@ func (s *scene) playFault(f fault, i int, found *results) {
 	if f.effect != moves { // which is waited for
 		hold = (f.Hold[0] + f.Hold[1]) / 2
 	}
-	blow := nemesis.Blow{Fault: f.Name, On: nemesis.Primary, Hold: hold, Dice: uint64(i)*0x9e3779b97f4a7c15 + 17}
-	undo, err := f.hit(s.ctx, s.lab, s.host(on), blow)
+	undo, err := f.hit(s.ctx, s.lab, s.host(on), onPrimary(f.Name, hold, i))
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -136,6 +135,11 @@ func (s *scene) playFault(f fault, i int, found *results) {
 	if s.Failed() {
 		s.tell(since)
 	}
+}
+
+// onPrimary is the i-th time that a fault is played alone.
+func onPrimary(fault string, hold time.Duration, i int) nemesis.Blow {
+	return nemesis.Blow{Fault: fault, On: nemesis.Primary, Hold: hold, Dice: uint64(i)*0x9e3779b97f4a7c15 + 17}
 }
 
 // A result is a line of what faults did to services.

@@ -112,7 +112,7 @@ func TestPeers(t *testing.T) {
 			for _, fault := range p.faults {
 				t.Run(fault.name, func(t *testing.T) {
 					for range runs() {
-						s.with(t, func() { s.suffer(fault) })
+						playIn(t, &s.T, &s.ctx, peerRunFor, func() { s.suffer(fault) })
 					}
 				})
 			}
@@ -127,18 +127,6 @@ type peerScene struct {
 	peer  *peer
 	ctx   context.Context
 	power *fenceSwitch // in whose hands the hosts are
-}
-
-// with plays for another test.
-func (s *peerScene) with(t *testing.T, play func()) {
-	outer, all := s.T, s.ctx
-	ctx, cancel := context.WithTimeoutCause(all, peerRunFor, fmt.Errorf("one run took longer than %s", peerRunFor))
-	s.T, s.ctx = t, ctx
-	defer func() {
-		s.T, s.ctx = outer, all
-		cancel()
-	}()
-	play()
 }
 
 // peerRunFor is longer than one run takes.

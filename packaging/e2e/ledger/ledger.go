@@ -65,9 +65,12 @@ const (
 // restFor is the time between two writes of one client.
 const restFor = 2 * time.Millisecond
 
-// Write has a client write until ctx ends. It connects by dial, and anew after
-// whatever failure.
-func (l *Ledger) Write(ctx context.Context, way string, dial func(context.Context) (net.Conn, error)) error {
+// A Dial connects to a server.
+type Dial func(context.Context) (net.Conn, error)
+
+// Open returns connections of the account by dial, which wait so long for an
+// answer.
+func (l *Ledger) Open(answer time.Duration, dial Dial) (*sql.DB, error) {
 	c := driver.NewConfig()
 	c.Net, c.User, c.Passwd, c.DBName = "tcp", l.account, l.password, "ledger"
 	c.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -76,12 +79,21 @@ func (l *Ledger) Write(ctx context.Context, way string, dial func(context.Contex
 		return dial(ctx)
 	}
 	c.Addr = "127.0.0.1:3306" // which dial knows better
-	c.ReadTimeout, c.WriteTimeout, c.InterpolateParams, c.Logger = answerFor, answerFor, true, Silent
+	c.ReadTimeout, c.WriteTimeout, c.InterpolateParams, c.Logger = answer, answer, true, silent{}
 	connector, err := driver.NewConnector(c)
+	if err != nil {
+		return nil, err
+	}
+	return sql.OpenDB(connector), nil
+}
+
+// Write has a client write until ctx ends. It connects by dial, and anew after
+// whatever failure.
+func (l *Ledger) Write(ctx context.Context, way string, dial Dial) error {
+	db, err := l.Open(answerFor, dial)
 	if err != nil {
 		return err
 	}
-	db := sql.OpenDB(connector)
 	defer db.Close()
 	db.SetMaxIdleConns(0)
 	for n := 0; ctx.Err() == nil; {
@@ -207,9 +219,7 @@ func (l *Ledger) Count() int {
 	return len(l.entries)
 }
 
-// Silent keeps the driver from printing what is expected here.
-var Silent driver.Logger = silent{}
-
+// silent keeps the driver from printing what is expected here.
 type silent struct{}
 
 func (silent) Print(...any) {}
