@@ -44,7 +44,7 @@ type Description struct {
 	Name         string
 	Version      string
 	Capabilities []sdk.Capability
-	ForcedBound  time.Duration // a forced demotion takes no longer; zero when it does not say
+	ForcedBound  time.Duration // a forced demotion that is given this long is done in that time; zero when it does not say
 }
 
 // Can reports whether the plugin can be called for c.

@@ -32,7 +32,7 @@ func (m *mysql) Check(ctx context.Context, role sdk.Role) (sdk.Health, error) {
 		return sdk.Health{Detail: err.Error()}, nil
 	}
 	h := sdk.Health{Position: f.received(channels).String()}
-	if why := m.hasDiverged(); why != "" && !primary {
+	if why := m.divergence(); why != "" && !primary {
 		return sdk.Health{Position: aside + h.Position, Detail: why}, nil
 	}
 	if err := m.unsuited(ctx, l, f, channels); err != nil && (!primary || f.cluster != "") {

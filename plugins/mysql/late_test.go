@@ -76,7 +76,8 @@ func TestManagedSides(t *testing.T) {
 	want("after the switchover", "OFF ON OFF", "ON OFF ON")
 }
 
-// A semi-synchronous replica does not wait for a primary that is gone.
+// A semi-synchronous replica waits for a primary that is gone no longer than the
+// server makes it, whose patience is as before afterwards.
 func TestReplicaOfAFrozenPrimary(t *testing.T) {
 	all := newHosts(t, kinds(t)[0], 2)
 	a, b := all[0], all[1]

@@ -24,8 +24,8 @@ var version string // set by the linker
 var readme string
 
 // forcedBound is the least that a forced demotion needs: half of it is for the
-// server to obey, the rest for the end of one that does not. It fits the default
-// ttl, which leaves 450 ms.
+// server to obey, the rest for the end of one that does not. It fits a ttl of
+// 3 s, which leaves 450 ms.
 const forcedBound = 400 * time.Millisecond
 
 func plugin() sdk.Plugin {

@@ -31,8 +31,8 @@ func (m *mysql) diverge(why string) {
 	m.diverged = why
 }
 
-// hasDiverged tells why the server has to be made anew; "" where it has not.
-func (m *mysql) hasDiverged() string {
+// divergence tells why the server has to be made anew; "" where it has not.
+func (m *mysql) divergence() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.diverged

@@ -293,7 +293,8 @@ type DescribeResponse struct {
 	Schema string `protobuf:"bytes,5,opt,name=schema,proto3" json:"schema,omitempty"`
 	// For people, Markdown.
 	Doc string `protobuf:"bytes,6,opt,name=doc,proto3" json:"doc,omitempty"`
-	// A forced demotion takes no longer; zero when the plugin does not say.
+	// A forced demotion that is given this long is done in that time; zero when the
+	// plugin does not say.
 	ForcedBoundNs int64 `protobuf:"varint,7,opt,name=forced_bound_ns,json=forcedBoundNs,proto3" json:"forced_bound_ns,omitempty"`
 	// Transition sends heartbeats as TransitionRequest.heartbeat_ns asks. Without
 	// them a plugin that is slow cannot be told from one that is frozen.

@@ -11,7 +11,7 @@ import (
 
 // CheckForced holds a service's forced budget, the 0.15 T between the loss of
 // its lease and the call for the fences outside, against what its plugins say
-// their forced demotion takes at most. bounds are by name of the part; one
+// their forced demotion needs at most. bounds are by name of the part; one
 // that says nothing is left out or zero. All parts demote at once, so the
 // slowest counts. The error is [Mistakes] and names the smallest ttl that
 // works.

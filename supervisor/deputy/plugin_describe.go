@@ -71,7 +71,7 @@ func (a *app) showAbout(p picked, d about) error {
 	}
 	b.WriteString("\nCan " + can(d.Capabilities) + ".\n")
 	if d.ForcedBound > 0 {
-		b.WriteString(fmt.Sprintf("A forced demotion takes at most %s.\n", d.ForcedBound))
+		b.WriteString(fmt.Sprintf("A forced demotion needs at most %s.\n", d.ForcedBound))
 	}
 	if p.path != "" && !d.Heartbeats {
 		b.WriteString("It sends no heartbeats: while it works, a slow one cannot be told from a frozen one.\n")
