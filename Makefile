@@ -61,10 +61,11 @@ endif
 	CGO_ENABLED=$(if $(RACE),1,0) $(GO) build $(RACE) ./...
 	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -shuffle=on -vet=off -p 1 -timeout 12m -v ./... | awk -f .ci/test.awk
 
+# One seed, so that it says the same of the same tree; others are for `make nemesis`.
 e2e: lab ## long: faults on a real etcd cluster for FAULTS=10m, the demo, and real hosts with systemd, as root
 	CGO_ENABLED=$(if $(RACE),1,0) DEPUTY_FAULTS=$(FAULTS) $(GO) test $(RACE) -count=1 -vet=off -run FaultsOnEtcd -timeout 30m -v ./supervisor/etcd | awk -v whole=1 -f .ci/test.awk
 	bin/demo
-	DEPUTY_E2E=1 $(GO) test -count=1 -vet=off -timeout 4h -v ./packaging/e2e | awk -v whole=1 -f .ci/test.awk
+	DEPUTY_E2E=1 DEPUTY_E2E_SEED='$(or $(SEED),948294642)' $(GO) test -count=1 -vet=off -timeout 4h -v ./packaging/e2e | awk -v whole=1 -f .ci/test.awk
 
 faults: ## each fault alone on real hosts, as root: RUNS=50 DEBIAN=trixie
 	DEPUTY_E2E=1 DEPUTY_E2E_DEBIAN='$(DEBIAN)' DEPUTY_E2E_RUNS='$(RUNS)' \

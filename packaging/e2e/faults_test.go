@@ -156,18 +156,21 @@ func hitGoneForGood(ctx context.Context, l *lab, h *host, b nemesis.Blow) (mend,
 		dig, fill := bury(w.unit())
 		before, after = append(before, dig), append(after, fill)
 	}
-	if _, err := h.run(ctx, "sh", "-c", strings.Join(append(before, "systemctl daemon-reload"), " && ")); err != nil {
-		return nil, err
-	}
-	_, err := signalTo(supervisorOf, unix.SIGKILL)(ctx, l, h, b)
-	return func(ctx context.Context) error {
-		after = append(after, "systemctl daemon-reload")
+	// To be undone even if it fails: a host whose first process is frozen has the
+	// files already when it does not answer.
+	undo := func(ctx context.Context) error {
+		after := append(slices.Clone(after), "systemctl daemon-reload")
 		for _, w := range l.services {
 			after = append(after, "systemctl reset-failed "+w.unit(), "systemctl start "+w.unit())
 		}
 		_, err := h.run(ctx, "sh", "-c", strings.Join(after, "; "))
 		return err
-	}, err
+	}
+	if _, err := h.run(ctx, "sh", "-c", strings.Join(append(before, "systemctl daemon-reload"), " && ")); err != nil {
+		return undo, err
+	}
+	_, err := signalTo(supervisorOf, unix.SIGKILL)(ctx, l, h, b)
+	return undo, err
 }
 
 // bury is a command that has a unit fail for good, its clean-up too, and one that
@@ -186,7 +189,12 @@ func hitFreezeAll(_ context.Context, _ *lab, h *host, _ nemesis.Blow) (mend, err
 }
 
 func hitPower(ctx context.Context, l *lab, h *host, _ nemesis.Blow) (mend, error) {
-	return func(ctx context.Context) error { return l.boot(ctx, h) }, h.lose(ctx)
+	return func(ctx context.Context) error {
+		if h.isOn() {
+			return nil // it had been tried before
+		}
+		return l.boot(ctx, h)
+	}, h.lose(ctx)
 }
 
 func hitReboot(ctx context.Context, l *lab, h *host, _ nemesis.Blow) (mend, error) {

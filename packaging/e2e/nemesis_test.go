@@ -363,6 +363,7 @@ func (s *scene) strike(step nemesis.Step) (hit map[string]bool) {
 	s.Helper()
 	hit = make(map[string]bool)
 	var agenda []due
+	var late []func() // what could not be undone in its time
 	for _, b := range step.Blows {
 		agenda = append(agenda, due{s.began + b.At, func() {
 			h := s.victim(b)
@@ -393,7 +394,14 @@ func (s *scene) strike(step nemesis.Step) (hit map[string]bool) {
 				ctx, cancel := context.WithTimeout(s.ctx, mendFor)
 				defer cancel()
 				if err := undo(ctx); err != nil {
-					s.Logf("undo %s: %v", b, err) // what matters is whether all is well in the end
+					s.Logf("undo %s: %v", b, err)
+					late = append(late, func() { // the other blow may have kept it from that
+						ctx, cancel := context.WithTimeout(s.ctx, mendFor)
+						defer cancel()
+						if err := undo(ctx); err != nil {
+							s.Logf("undo %s again: %v", b, err) // what matters is whether all is well in the end
+						}
+					})
 				}
 			}})
 		}})
@@ -411,6 +419,9 @@ func (s *scene) strike(step nemesis.Step) (hit map[string]bool) {
 				s.Error(err)
 			}
 		}
+	}
+	for _, do := range late {
+		do()
 	}
 	return hit
 }
