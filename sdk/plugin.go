@@ -62,7 +62,8 @@ type Ranker interface {
 
 // A Follower points its part to the primary on another node.
 type Follower interface {
-	// Follow is called once t.Primary is fully promoted.
+	// Follow is called once t.Primary is primary. Where the primary before has left
+	// its role by itself, it is called as soon as this part is promoted there.
 	Follow(ctx context.Context, t *Transition) error
 }
 

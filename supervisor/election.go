@@ -61,8 +61,9 @@ type Lease interface {
 	Renewed() <-chan struct{}
 	// Renew asks for a pulse now and returns when it is acknowledged, or ctx ends.
 	Renew(ctx context.Context) error
-	// Announce writes the role into the record, for others to see.
-	Announce(ctx context.Context, r sdk.Role) error
+	// Announce writes the role into the record, for others to see, and which parts
+	// they may follow before it is primary.
+	Announce(ctx context.Context, r sdk.Role, ready ...string) error
 	// Resign gives the lease back, or to the node that has accepted the
 	// reservation in force: that one's next State is then Mine. Only a node
 	// that has proven to be demoted may call it. It returns nil as well when
@@ -122,12 +123,14 @@ func (s State) IsDrained(node string) bool {
 
 // A Primary is the record services/NAME/primary.
 type Primary struct {
-	Node    string    `json:"node"`
-	Address string    `json:"address,omitempty"`
-	Term    sdk.Term  `json:"term"`
-	Pulse   string    `json:"pulse"`
-	State   sdk.Role  `json:"state"` // promoting, primary, demoting or blocked
-	Since   time.Time `json:"since"` // wall time, for people
+	Node    string   `json:"node"`
+	Address string   `json:"address,omitempty"`
+	Term    sdk.Term `json:"term"`
+	Pulse   string   `json:"pulse"`
+	State   sdk.Role `json:"state"` // promoting, primary, demoting or blocked
+	// Ready are the parts that others may follow though not all is promoted.
+	Ready []string  `json:"ready,omitempty"`
+	Since time.Time `json:"since"` // wall time, for people
 }
 
 // A TermRecord is the record services/NAME/term: the last tenure that began.

@@ -71,7 +71,6 @@ type Member struct {
 	// owned by the role's goroutine
 	scribe      *scribe
 	unfollowing func()      // ends what follow began; nil when nothing was
-	followed    sdk.Term    // by follow's goroutine, while there is one
 	reservation string      // ID of the last one seen
 	asked       sdk.Instant // when it was first seen
 	said        string      // ID and state of the last answer given
@@ -89,6 +88,7 @@ type part struct {
 	hurry    chan struct{}           // has one when the next check must not wait
 	health   health
 	renewing renewing
+	followed sdk.Term // the primary it was told of; by follow's goroutine, while there is one
 }
 
 // A defined is a part as defined at one time.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/deputy-ha/deputy/sdk"
@@ -51,6 +52,7 @@ func (m *Member) worthwhile(ctx context.Context, lease Lease) error {
 // promote promotes the parts in order. It returns why the role is to be left
 // again, or nil.
 func (m *Member) promote(ctx context.Context, lease Lease, e ending) *ending {
+	var ready []string
 	for _, p := range m.parts {
 		if !p.def().plugin.Describe().Can(sdk.CanPromote) {
 			continue
@@ -71,8 +73,21 @@ func (m *Member) promote(ctx context.Context, lease Lease, e ending) *ending {
 		if err := r.Err(); err != nil {
 			return &ending{sdk.ReasonUnfit, fmt.Errorf("promote %s: %w", p.Name, err)}
 		}
+		if peaceful(lease, e) && p.def().plugin.Describe().Can(sdk.CanFollow) {
+			ready = append(ready, p.Name)
+			m.scribe.announce(sdk.RolePromoting, slices.Clone(ready)...)
+		}
 	}
 	return nil
+}
+
+// peaceful reports whether the primary before has left its role by itself, so
+// that others may follow each part as soon as it is promoted: what it has is
+// what there is. After a loss, or where an operator has chosen, a promotion that
+// fails must not have cost those who know better their place.
+func peaceful(lease Lease, e ending) bool {
+	last := lease.Follows()
+	return e.reason != sdk.ReasonFailover && last.Resigned && len(last.Lost()) == 0
 }
 
 // leaving tells why a role has to be left at once, or nil.

@@ -236,6 +236,9 @@ func (m *machine) powerOff() {
 
 // breakParts has nothing act any more that does without a supervisor.
 func (m *machine) breakParts() {
-	m.parts["disk"].Break(false, "off")
-	m.parts["vip"].Break(false, "off")
+	for _, p := range m.scene.service.Parts {
+		if plugin := m.parts[p.Name]; plugin.Description.Can(sdk.CanPromote) {
+			plugin.Break(false, "off")
+		}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -58,7 +59,9 @@ func (m *Member) settle(ctx context.Context) stateFn {
 		return nil
 	}
 	m.unfollow()
-	m.followed = 0 // nor do they follow with these settings
+	for _, p := range m.parts {
+		p.followed = 0 // nor do they follow with these settings
+	}
 	e := ending{sdk.ReasonReload, fmt.Errorf("settings have changed: %s", strings.Join(changed, ", "))}
 	if err := m.leave(ctx, nil, e, 0); err != nil {
 		return m.again(ending{e.reason, fmt.Errorf("%w: %w", e.cause, err)})
@@ -341,8 +344,8 @@ func patience(s Service) time.Duration {
 // Patience is how long an operator's reservation should be kept for.
 func (s Service) Patience() time.Duration { return patience(s) }
 
-// follow begins to tell the parts who is primary, once it fully is, for as
-// long as this node is standby or candidate. Whoever leaves these roles calls
+// follow begins to tell the parts who is primary, once it fully is or says that
+// the part may be followed, for as long as this node is standby or candidate. Whoever leaves these roles calls
 // unfollow first.
 func (m *Member) follow(ctx context.Context) {
 	if m.unfollowing != nil {
@@ -360,10 +363,8 @@ func (m *Member) follow(ctx context.Context) {
 			m.mu.Lock()
 			s, changed := m.state, m.changed
 			m.mu.Unlock()
-			if p := s.Primary; p != nil && !s.Vacant && p.State == sdk.RolePrimary && p.Node != m.node.Name && p.Term != m.followed {
-				if m.followOnce(ctx, *p) {
-					m.followed = p.Term
-				}
+			if p := s.Primary; p != nil && !s.Vacant && p.Node != m.node.Name {
+				m.followOnce(ctx, *p)
 			}
 			select {
 			case <-changed:
@@ -381,12 +382,12 @@ func (m *Member) unfollow() {
 	}
 }
 
-// followOnce reports whether every part follows; it ends early with ctx, or
-// when somebody else is primary by now.
-func (m *Member) followOnce(ctx context.Context, primary Primary) bool {
+// followOnce tells the parts that may follow by now and have not been told; it
+// ends early with ctx, or when somebody else is primary.
+func (m *Member) followOnce(ctx context.Context, primary Primary) {
 	e := ending{sdk.ReasonElection, fmt.Errorf("%s is primary", primary.Node)}
 	for _, p := range m.parts {
-		if !p.def().plugin.Describe().Can(sdk.CanFollow) {
+		if p.followed == primary.Term || !p.def().plugin.Describe().Can(sdk.CanFollow) || !primary.leads(p.Name) {
 			continue
 		}
 		t := m.transition(sdk.Follow, p, primary.Term, e)
@@ -394,9 +395,14 @@ func (m *Member) followOnce(ctx context.Context, primary Primary) bool {
 		for t.Timeout = p.def().Promote.Timeout; !m.do(ctx, p, t, nil).Outcome.OK(); t.Attempt++ {
 			m.pause(ctx, max(m.timing.Renew, backoff(t.Attempt)), nil)
 			if s, _ := m.election(); ctx.Err() != nil || s.Primary == nil || s.Primary.Term != primary.Term {
-				return false
+				return
 			}
 		}
+		p.followed = primary.Term
 	}
-	return true
+}
+
+// leads reports whether others may follow a part of this primary.
+func (p Primary) leads(part string) bool {
+	return p.State == sdk.RolePrimary || p.State == sdk.RolePromoting && slices.Contains(p.Ready, part)
 }

@@ -140,6 +140,7 @@ func (m *Member) renew(ctx context.Context, lease Lease, p *part) {
 type scribe struct {
 	mu     sync.Mutex
 	role   sdk.Role // to be announced; empty when it is
+	ready  []string // with the role: the parts that may be followed
 	change *Change  // to be recorded; nil when it is
 	work   chan struct{}
 	idle   chan struct{} // closed when nothing is to be written; replaced when something is
@@ -151,8 +152,11 @@ func newScribe() *scribe {
 	return &scribe{work: make(chan struct{}, 1), idle: idle}
 }
 
-// announce has the role written, unless a newer one comes first.
-func (s *scribe) announce(r sdk.Role) { s.order(func() { s.role = r }) }
+// announce has the role written, with the parts that may be followed before all
+// of it is promoted, unless a newer one comes first.
+func (s *scribe) announce(r sdk.Role, ready ...string) {
+	s.order(func() { s.role, s.ready = r, ready })
+}
 
 // record has the change written, unless a newer one comes first. With the
 // tenure over, its role is of no interest any more.
@@ -198,7 +202,7 @@ func (s *scribe) write(ctx context.Context, m *Member, lease Lease) {
 		}
 		for ctx.Err() == nil {
 			s.mu.Lock()
-			role, change := s.role, s.change
+			role, ready, change := s.role, s.ready, s.change
 			if role == "" && change == nil && !isClosed(s.idle) {
 				close(s.idle)
 			}
@@ -209,7 +213,7 @@ func (s *scribe) write(ctx context.Context, m *Member, lease Lease) {
 			if role == sdk.RoleDemoting && change == nil && s.brief(ctx, m) {
 				continue
 			}
-			err := s.attempt(ctx, m, lease, role, change)
+			err := s.attempt(ctx, m, lease, role, ready, change)
 			if err != nil {
 				m.log.Debug("record not written", "term", uint64(lease.Term()), "cause", err)
 				if errors.Is(err, ErrRefused) || isClosed(lease.Lost()) {
@@ -218,7 +222,7 @@ func (s *scribe) write(ctx context.Context, m *Member, lease Lease) {
 			}
 			s.mu.Lock()
 			if err == nil {
-				if s.role == role {
+				if s.role == role && len(s.ready) == len(ready) { // they only become more
 					s.role = ""
 				}
 				if s.change == change {
@@ -248,12 +252,12 @@ func (s *scribe) brief(ctx context.Context, m *Member) bool {
 	}
 }
 
-func (s *scribe) attempt(ctx context.Context, m *Member, lease Lease, role sdk.Role, change *Change) error {
+func (s *scribe) attempt(ctx context.Context, m *Member, lease Lease, role sdk.Role, ready []string, change *Change) error {
 	ctx, cancel := context.WithTimeout(ctx, m.timing.TTL)
 	defer cancel()
 	if role != "" {
 		// A role that is over needs no announcement, but its history a record.
-		if err := lease.Announce(ctx, role); err != nil && (change == nil || !errors.Is(err, ErrRefused)) {
+		if err := lease.Announce(ctx, role, ready...); err != nil && (change == nil || !errors.Is(err, ErrRefused)) {
 			return err
 		}
 	}

@@ -178,7 +178,7 @@ func (l *lease) over() bool {
 	return l.done
 }
 
-func (l *lease) Announce(ctx context.Context, r sdk.Role) error {
+func (l *lease) Announce(ctx context.Context, r sdk.Role, ready ...string) error {
 	done, err := l.exclusive(ctx)
 	if err != nil {
 		return fmt.Errorf("announce %s of %s: %w", r, l.e.service, err)
@@ -197,7 +197,7 @@ func (l *lease) Announce(ctx context.Context, r sdk.Role) error {
 	}
 	for !l.over() {
 		rec := l.rec
-		rec.State, rec.Write = r, rand.Text()
+		rec.State, rec.Ready, rec.Write = r, ready, rand.Text()
 		t := txn{
 			If:   []cond{is(l.key, l.rev)},
 			Then: []op{put(l.key, encode(rec))},

@@ -125,14 +125,14 @@ func (l *lease) Renew(ctx context.Context) error {
 	}
 }
 
-func (l *lease) Announce(ctx context.Context, r sdk.Role) error {
+func (l *lease) Announce(ctx context.Context, r sdk.Role, ready ...string) error {
 	return alive(l.e.node.request(ctx, l.e.timing.Renew, func() error {
 		s := l.e.node.cluster.records.service(l.e.service)
 		if s.primaryRev != l.rev || l.over {
 			return supervisor.ErrRefused
 		}
 		p := *s.primary
-		p.State = r
+		p.State, p.Ready = r, ready
 		s.primary, s.primaryRev = &p, l.e.node.cluster.write()
 		l.rev = s.primaryRev
 		if r == sdk.RolePrimary {
