@@ -29,7 +29,6 @@ func (m *Member) transition(a sdk.Action, p *part, term sdk.Term, e ending) sdk.
 		Attempt:  1,
 		Previous: sdk.Peer{Node: last.Node, Address: last.Address},
 		Members:  peers(s),
-		StateDir: m.stateDir,
 	}
 	switch {
 	case a == sdk.Promote:

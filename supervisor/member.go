@@ -23,7 +23,6 @@ type Setup struct {
 	Clock     Clock
 	Memory    Memory
 	Escalator Escalator // nil: there is no force outside of this process
-	StateDir  string
 	Log       *slog.Logger
 }
 
@@ -35,7 +34,6 @@ type Member struct {
 	clock     Clock
 	memory    Memory
 	escalator Escalator
-	stateDir  string
 	log       *slog.Logger
 	timing    Timing
 
@@ -123,17 +121,17 @@ func NewMember(s Setup) (*Member, error) {
 	}
 	m := &Member{
 		node: s.Node, elector: s.Elector, clock: s.Clock, memory: s.Memory,
-		escalator: s.Escalator, stateDir: s.StateDir,
-		log:     s.Log.With("service", s.Service.Name, "node", s.Node.Name),
-		timing:  NewTiming(s.Service.TTL),
-		wake:    make(chan struct{}, 1),
-		changed: make(chan struct{}),
-		service: s.Service,
-		role:    sdk.RoleUnknown,
-		since:   time.Now(),
-		cause:   errors.New("not started"),
-		phase:   newPhase(sdk.RoleUnknown),
-		state:   State{Service: s.Service.Name},
+		escalator: s.Escalator,
+		log:       s.Log.With("service", s.Service.Name, "node", s.Node.Name),
+		timing:    NewTiming(s.Service.TTL),
+		wake:      make(chan struct{}, 1),
+		changed:   make(chan struct{}),
+		service:   s.Service,
+		role:      sdk.RoleUnknown,
+		since:     time.Now(),
+		cause:     errors.New("not started"),
+		phase:     newPhase(sdk.RoleUnknown),
+		state:     State{Service: s.Service.Name},
 	}
 	for i, p := range s.Service.Parts {
 		m.parts = append(m.parts, newPart(p, s.Plugins[i]))

@@ -395,7 +395,8 @@ type ConfigureRequest struct {
 	Node    string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	// The part's name, unique in the service.
 	Part string `protobuf:"bytes,3,opt,name=part,proto3" json:"part,omitempty"`
-	// A directory for what the plugin wants to keep.
+	// A directory of the part's own, for what has to outlast its process; empty
+	// when the host has none.
 	StateDir string `protobuf:"bytes,4,opt,name=state_dir,json=stateDir,proto3" json:"state_dir,omitempty"`
 	// The settings, a JSON object.
 	Config string `protobuf:"bytes,5,opt,name=config,proto3" json:"config,omitempty"`
@@ -660,9 +661,10 @@ type TransitionRequest struct {
 	LeaseUntilNs int64 `protobuf:"varint,11,opt,name=lease_until_ns,json=leaseUntilNs,proto3" json:"lease_until_ns,omitempty"`
 	Previous     *Peer `protobuf:"bytes,12,opt,name=previous,proto3" json:"previous,omitempty"`
 	// Who is primary, or will be; of a fence, the victim.
-	Primary  *Peer   `protobuf:"bytes,13,opt,name=primary,proto3" json:"primary,omitempty"`
-	Members  []*Peer `protobuf:"bytes,14,rep,name=members,proto3" json:"members,omitempty"`
-	StateDir string  `protobuf:"bytes,15,opt,name=state_dir,json=stateDir,proto3" json:"state_dir,omitempty"`
+	Primary *Peer   `protobuf:"bytes,13,opt,name=primary,proto3" json:"primary,omitempty"`
+	Members []*Peer `protobuf:"bytes,14,rep,name=members,proto3" json:"members,omitempty"`
+	// As the part was configured with.
+	StateDir string `protobuf:"bytes,15,opt,name=state_dir,json=stateDir,proto3" json:"state_dir,omitempty"`
 	// Send a heartbeat this often.
 	HeartbeatNs   int64 `protobuf:"varint,16,opt,name=heartbeat_ns,json=heartbeatNs,proto3" json:"heartbeat_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields

@@ -230,7 +230,7 @@ func (k call) transition(host plugin.Host) sdk.Transition {
 	t := sdk.Transition{
 		ID: fmt.Sprintf("by-hand-%d-%s", os.Getpid(), k.act), Action: sdk.Action(k.act), Mode: sdk.Mode(k.mode),
 		Service: host.Service, Node: host.Node, Term: sdk.Term(k.term), Reason: sdk.Reason(k.reason), Cause: "called by hand",
-		Attempt: 1, Timeout: k.timeout, Previous: peerOf(k.previous), Primary: peerOf(k.primary), StateDir: host.StateDir,
+		Attempt: 1, Timeout: k.timeout, Previous: peerOf(k.previous), Primary: peerOf(k.primary),
 	}
 	if k.leaseFor > 0 {
 		t.LeaseUntil = sdk.Now().Add(k.leaseFor)

@@ -72,7 +72,7 @@ func (e *engine) seat(s supervisor.Service) (_ *seat, err error) {
 	memory := systemd.Guarded{Memory: dir, Herald: e.pid1.herald}
 	t.member, err = supervisor.NewMember(supervisor.Setup{
 		Service: s, Node: e.here, Elector: e.records.Elector(s.Name, s.TTL), Plugins: machine(plugins),
-		Clock: e.clock, Memory: memory, Escalator: e.escalator(s.Name), StateDir: filepath.Join(e.a.paths.state, s.Name), Log: e.plain,
+		Clock: e.clock, Memory: memory, Escalator: e.escalator(s.Name), Log: e.plain,
 	})
 	if err != nil {
 		dir.Close()

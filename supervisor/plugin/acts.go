@@ -39,9 +39,7 @@ func (p *Process) Do(ctx context.Context, t sdk.Transition, progress func(string
 	if t.Timeout = timeout - p.host.Clock.Now().Sub(began); t.Timeout <= 0 {
 		return sdk.Result{Outcome: sdk.OutcomeUnchanged, Detail: "not started: no time is left for it"}
 	}
-	if t.StateDir == "" {
-		t.StateDir = p.host.StateDir
-	}
+	t.StateDir = p.host.stateDir(p.name)
 	a := p.ask(ctx, l, t, progress)
 	defer a.over()
 	r, cause := a.await(ctx, deadline.C())

@@ -52,7 +52,7 @@ func actEnviron(t sdk.Transition, timeout time.Duration) []string {
 
 // checkEnviron returns the environment of a check: what a check knows of it,
 // and the role that it is for.
-func checkEnviron(h Host, role sdk.Role, term sdk.Term, timeout time.Duration) []string {
+func checkEnviron(h Host, part string, role sdk.Role, term sdk.Term, timeout time.Duration) []string {
 	return environ(
 		setting{"SERVICE", h.Service},
 		setting{"NODE", h.Node},
@@ -60,7 +60,7 @@ func checkEnviron(h Host, role sdk.Role, term sdk.Term, timeout time.Duration) [
 		setting{"ROLE", string(role)},
 		setting{"TERM", strconv.FormatUint(uint64(term), 10)},
 		setting{"TIMEOUT_MS", millis(timeout)},
-		setting{"STATE_DIR", h.StateDir},
+		setting{"STATE_DIR", h.stateDir(part)},
 	)
 }
 

@@ -138,9 +138,7 @@ func (x *Exec) Do(ctx context.Context, t sdk.Transition, progress func(string)) 
 	if err != nil {
 		return sdk.Result{Outcome: sdk.OutcomeUnchanged, Detail: "not started: " + err.Error()}
 	}
-	if t.StateDir == "" {
-		t.StateDir = x.host.StateDir
-	}
+	t.StateDir = x.host.stateDir(x.part.Name)
 	in, err := json.Marshal(t)
 	if err != nil {
 		return sdk.Result{Outcome: sdk.OutcomeUnchanged, Refused: true, Detail: "not started: " + err.Error()}
@@ -171,7 +169,7 @@ func (x *Exec) Check(ctx context.Context, role sdk.Role, term sdk.Term) (sdk.Hea
 		return sdk.Health{}, fmt.Errorf("not started: %w", err)
 	}
 	says := &transcript{log: x.log.With("action", "check"), level: slog.LevelDebug}
-	p := program{argv: argv, user: x.settings.user, env: checkEnviron(x.host, role, term, timeout), says: says}
+	p := program{argv: argv, user: x.settings.user, env: checkEnviron(x.host, x.part.Name, role, term, timeout), says: says}
 	e, cause := x.run(ctx, p, timeout, true)
 	h, a, err := health(e, cause, says, x.settings.lenient)
 	if err == nil {
@@ -322,8 +320,18 @@ func bound(ctx context.Context, timeout time.Duration) (time.Duration, error) {
 	return timeout, nil
 }
 
-// Open does nothing: programs run when they are called.
-func (x *Exec) Open(context.Context) error { return nil }
+// Open starts nothing: programs run when they are called.
+func (x *Exec) Open(ctx context.Context) error {
+	x.keepState(ctx)
+	return nil
+}
+
+// keepState makes sure of the state directory of the user that programs run as.
+func (x *Exec) keepState(ctx context.Context) {
+	if err := keepState(ctx, x.host.stateDir(x.part.Name), x.settings.user); err != nil {
+		x.log.Warn("state directory not usable", "cause", err)
+	}
+}
 
 // Validate judges another definition of the part.
 func (x *Exec) Validate(_ context.Context, p supervisor.Part) error {
@@ -333,12 +341,13 @@ func (x *Exec) Validate(_ context.Context, p supervisor.Part) error {
 
 // Configure returns a plugin with the definition. What runs by that of before is
 // killed by its Kill, too.
-func (x *Exec) Configure(_ context.Context, p supervisor.Part) (next Plugin, changed bool, err error) {
+func (x *Exec) Configure(ctx context.Context, p supervisor.Part) (next Plugin, changed bool, err error) {
 	n, err := newExec(x.host, p)
 	if err != nil {
 		return nil, false, err
 	}
 	n.runs = x.runs
+	n.keepState(ctx)
 	return n, !reflect.DeepEqual(x.part.Config, p.Config), nil
 }
 

@@ -189,7 +189,7 @@ func TestWhatAnActGets(t *testing.T) {
 		"DEPUTY_PRIMARY_NODE=a",
 		"DEPUTY_REASON=election",
 		"DEPUTY_SERVICE=db",
-		"DEPUTY_STATE_DIR=/var/lib/deputy/db",
+		"DEPUTY_STATE_DIR=" + filepath.Join(b.dir, "state/plugins/hook"),
 		"DEPUTY_TERM=7",
 		"DEPUTY_TIMEOUT_MS=15500",
 		"HOME=/root",
@@ -205,7 +205,7 @@ func TestWhatAnActGets(t *testing.T) {
 	if err := json.Unmarshal([]byte(got.In), &in); err != nil {
 		t.Errorf("standard input: %v", err)
 	}
-	want.StateDir = "/var/lib/deputy/db"
+	want.StateDir = filepath.Join(b.dir, "state/plugins/hook")
 	if diff := cmp.Diff(want, in); diff != "" {
 		t.Errorf("transition on standard input (-want +got):\n%s", diff)
 	}
@@ -229,7 +229,7 @@ func TestWhatACheckGets(t *testing.T) {
 		"DEPUTY_NODE=a",
 		"DEPUTY_ROLE=standby",
 		"DEPUTY_SERVICE=db",
-		"DEPUTY_STATE_DIR=/var/lib/deputy/db",
+		"DEPUTY_STATE_DIR=" + filepath.Join(b.dir, "state/plugins/hook"),
 		"DEPUTY_TERM=7",
 		"DEPUTY_TIMEOUT_MS=10000",
 	}

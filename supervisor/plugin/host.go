@@ -19,7 +19,7 @@ type Host struct {
 	Service  string
 	Node     string
 	RunDir   string        // the service's; sockets lie in plugins/PART below it; empty: in a temporary place
-	StateDir string        // for what a plugin wants to keep
+	StateDir string        // the service's; what its plugins keep lies in plugins/PART below it
 	UID      int           // of the supervisor: besides root, whose programs are trusted
 	Dirs     []string      // searched for deputy-plugin-NAME, in this order
 	Stall    time.Duration // without a sign of life for so long a process is frozen; zero: the longest of StallTime

@@ -125,7 +125,7 @@ func newBench(t testing.TB, config map[string]any) *bench {
 		}
 		made[key] = value
 	}
-	h := Host{Service: "db", Node: "a", StateDir: "/var/lib/deputy/db", UID: os.Geteuid(), Clock: boot{}, Log: b.log.logger()}
+	h := Host{Service: "db", Node: "a", StateDir: filepath.Join(dir, "state"), UID: os.Geteuid(), Clock: boot{}, Log: b.log.logger()}
 	p, err := New(h, supervisor.Part{Use: "exec", Name: "hook", Config: made})
 	if err != nil {
 		t.Fatal(err)

@@ -68,7 +68,7 @@ func newStage(t testing.TB, use string, config map[string]any) *stage {
 	t.Setenv("TMPDIR", s.dir) // every process that this test starts is found by it
 	noLeaks(t, s.dir)
 	h := Host{
-		Service: "db", Node: "a", RunDir: filepath.Join(dir, "run"), StateDir: "/var/lib/deputy/db", UID: os.Geteuid(),
+		Service: "db", Node: "a", RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state"), UID: os.Geteuid(),
 		Dirs: []string{bin}, Stall: 500 * time.Millisecond, Clock: boot{}, Log: s.log.logger(),
 	}
 	p, err := New(h, s.part(config))

@@ -130,6 +130,9 @@ func (p *Process) begin(ctx context.Context, first bool) (_ *life, says wire.Des
 	if err != nil {
 		return nil, says, err
 	}
+	if err := keepState(ctx, p.host.stateDir(p.name), ""); err != nil {
+		p.log.Warn("state directory not usable", "cause", err)
+	}
 	defer func() {
 		if err != nil {
 			l.kill(err)
@@ -163,7 +166,7 @@ func (p *Process) start(ctx context.Context) (*life, error) {
 		return nil, err
 	}
 	says := &transcript{log: p.log, level: slog.LevelInfo, records: true}
-	env := environ(setting{"SERVICE", p.host.Service}, setting{"NODE", p.host.Node}, setting{"STATE_DIR", p.host.StateDir})
+	env := environ(setting{"SERVICE", p.host.Service}, setting{"NODE", p.host.Node}, setting{"STATE_DIR", p.host.stateDir(p.name)})
 	l := newLife(program{kind: serving, argv: []string{p.path}, env: env, says: says}, p.host.UID, dir)
 	p.mu.Lock()
 	p.lives[l] = struct{}{}
@@ -209,7 +212,7 @@ func (p *Process) setupOf(config map[string]any) wire.Setup {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return wire.Setup{
-		Service: p.host.Service, Node: p.host.Node, Part: p.name, StateDir: p.host.StateDir, Config: config, Term: p.term,
+		Service: p.host.Service, Node: p.host.Node, Part: p.name, StateDir: p.host.stateDir(p.name), Config: config, Term: p.term,
 	}
 }
 

@@ -214,7 +214,7 @@ func TestRule07_TheEnvironmentOfTheHostStaysItsOwn(t *testing.T) {
 			t.Errorf("%s reaches the plugin", name)
 		}
 	}
-	for _, want := range []string{"DEPUTY_SERVICE=db", "DEPUTY_NODE=a", "DEPUTY_STATE_DIR=/var/lib/deputy/db"} {
+	for _, want := range []string{"DEPUTY_SERVICE=db", "DEPUTY_NODE=a", "DEPUTY_STATE_DIR=" + filepath.Join(s.dir, "state/plugins", s.name)} {
 		if !slices.Contains(strings.Split(string(text), "\n"), want) {
 			t.Errorf("%s does not reach the plugin", want)
 		}

@@ -500,7 +500,7 @@ func TestWitness(t *testing.T) {
 	if err != nil || json.Unmarshal(text, &fields) != nil || len(fields) != 3 {
 		t.Errorf("the file says %s, %v", text, err)
 	}
-	if info, err := os.Stat(filepath.Dir(file)); err != nil || info.Mode().Perm() != 0o700 {
+	if info, err := os.Stat(filepath.Dir(file)); err != nil || info.Mode().Perm() != 0o711 {
 		t.Errorf("state directory: %v, %v", info, err)
 	}
 

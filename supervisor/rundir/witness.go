@@ -63,7 +63,7 @@ func (w Witness) File(service string) string {
 // the disk before its name is, and its name before replace returns.
 func replace(file string, content []byte) error {
 	dir := filepath.Dir(file)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return err
 	}
 	f, err := os.OpenFile(file+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
