@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -56,7 +57,7 @@ func (b byHand) call(ctx context.Context, args []string) int {
 	term := f.Uint64("term", 1, "the term")
 	f.StringVar(&t.Service, "service", t.Service, "the service's name")
 	f.StringVar(&t.Node, "node", t.Node, "this node's name")
-	f.StringVar(&t.StateDir, "state-dir", "", "where it may keep things")
+	f.StringVar(&t.StateDir, "state-dir", "", "where it keeps things; a temporary directory by default")
 	f.StringVar(&t.Primary.Node, "primary", "", "of a follow, the primary's node; of a fence, the victim's")
 	f.StringVar(&t.Primary.Address, "primary-address", "", "and its address")
 	rest, exit, ok := b.parse(f, args)
@@ -88,7 +89,18 @@ func (b byHand) call(ctx context.Context, args []string) int {
 	if err != nil {
 		return b.wrong(err)
 	}
-	s := &server{plugin: b.p, log: slog.New(slog.NewTextHandler(b.err, nil))}
+	if t.StateDir == "" {
+		if t.StateDir, err = os.MkdirTemp("", "deputy-state-"); err == nil {
+			defer os.RemoveAll(t.StateDir)
+		}
+	} else if t.StateDir, err = filepath.Abs(t.StateDir); err == nil {
+		err = os.MkdirAll(t.StateDir, 0o700)
+	}
+	if err != nil {
+		fmt.Fprintln(b.err, "make state directory:", err)
+		return exitUnknown
+	}
+	s := serverOf(context.WithoutCancel(ctx), b.p, slog.New(slog.NewTextHandler(b.err, nil)), Now)
 	r, err := s.Configure(ctx, &wire.ConfigureRequest{Service: t.Service, Node: t.Node, Part: b.p.name, StateDir: t.StateDir, Config: config})
 	if err != nil {
 		return b.answered(err)

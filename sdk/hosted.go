@@ -44,7 +44,7 @@ func hosted(p Plugin) int {
 		log.Error("plugin not served", "cause", err)
 		return 1
 	}
-	s := &server{plugin: p, log: log}
+	s := serverOf(context.Background(), p, log, Now)
 	serving, stop := context.WithCancelCause(context.Background())
 	defer stop(nil)
 	offers, served := make(chan *goplugin.ReattachConfig, 1), make(chan struct{})

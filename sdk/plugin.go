@@ -77,11 +77,34 @@ type Fencer interface {
 
 // A Host is what a plugin knows of where it runs.
 type Host struct {
-	Service  string
-	Node     string
-	Part     string       // the part's name, unique in the service
-	StateDir string       // for what the plugin wants to keep; may not exist
-	Log      *slog.Logger // to the supervisor's log, with levels and attributes
+	Service string // the service's name
+	Node    string // this node's name
+	Part    string // the part's name, unique in the service
+	// StateDir is a directory of this part's own, for what has to outlast the
+	// process and a boot: settings of before, or who promoted last. It is there
+	// before New's function is called, 0700, and belongs to the user that the
+	// plugin runs as; nobody else writes to it, and it is never emptied, nor by an
+	// upgrade. Only where its file system cannot be written it may be missing,
+	// which the supervisor's log says: a demotion must not need it. By hand it is
+	// what --state-dir says, else a temporary one.
+	StateDir string
+	// Log goes to the supervisor's log, with levels and attributes; those for
+	// service, node and part are there already. It may be used at any time, also
+	// after an act.
+	Log *slog.Logger
+
+	now func() Instant
+}
+
+// Now is the present time on the clock that leases are told by: that of
+// Transition.LeaseUntil and Renew's until. Served by a supervisor it is that of
+// the function Now; under the fake supervisor of sdk/sdktest it is virtual, which
+// the function is not. It may be called at any time.
+func (h Host) Now() Instant {
+	if h.now == nil {
+		return Now()
+	}
+	return h.now()
 }
 
 // A Plugin is what Main serves. New makes one.

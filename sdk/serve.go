@@ -19,11 +19,28 @@ import (
 	wire "github.com/deputy-ha/deputy/sdk/proto"
 )
 
+// NewServer returns what Main serves, for a host in the same process: it is what
+// the fake supervisor of sdk/sdktest calls, so that a unit test and a supervisor
+// meet the same rules. A plugin's main needs Main, and not this.
+//
+// The log becomes Host.Log, and now the clock of Host.Now. When ctx ends, so does
+// the context of everything that New's function has made, as by the end of a
+// process; nothing is closed then. Its methods may be called at the same time.
+func NewServer(ctx context.Context, p Plugin, log *slog.Logger, now func() Instant) wire.PluginServiceServer {
+	return serverOf(ctx, p, log, now)
+}
+
+func serverOf(ctx context.Context, p Plugin, log *slog.Logger, now func() Instant) *server {
+	return &server{life: ctx, plugin: p, log: log, now: now}
+}
+
 // A server serves a plugin over the wire.
 type server struct {
 	wire.UnimplementedPluginServiceServer
+	life   context.Context // of the process
 	plugin Plugin
 	log    *slog.Logger
+	now    func() Instant
 
 	configuring sync.Mutex // one Configure at a time
 
@@ -88,12 +105,12 @@ func (s *server) Configure(ctx context.Context, r *wire.ConfigureRequest) (*wire
 	if err != nil || r.ValidateOnly {
 		return &wire.ConfigureResponse{Mistakes: mistakes(err)}, nil
 	}
-	living, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	living, end := context.WithCancelCause(s.life)
 	p := &part{end: end}
 	p.watched, p.unwatch = context.WithCancelCause(living)
 	err = s.guard("configure", func() (err error) {
 		p.methods, err = s.plugin.make(living, config, Host{
-			Service: r.Service, Node: r.Node, Part: r.Part, StateDir: r.StateDir, Log: s.log,
+			Service: r.Service, Node: r.Node, Part: r.Part, StateDir: r.StateDir, Log: s.log, now: s.now,
 		})
 		return err
 	})

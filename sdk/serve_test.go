@@ -123,7 +123,7 @@ func host(t *testing.T, author part) *hosted {
 func (h *hosted) connect(p sdk.Plugin) {
 	listener := bufconn.Listen(1 << 16)
 	s := grpc.NewServer(grpc.WaitForHandlers(true))
-	proto.RegisterPluginServiceServer(s, sdk.NewServer(p, slog.New(slog.NewJSONHandler(h.log, nil))))
+	proto.RegisterPluginServiceServer(s, sdk.NewServer(context.Background(), p, slog.New(slog.NewJSONHandler(h.log, nil)), sdk.Now))
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		if err := s.Serve(listener); err != nil {
