@@ -2,11 +2,12 @@ package sdk
 
 // A Health is a plugin's answer to a check: fit for the role, or not.
 type Health struct {
-	Fit    bool   `json:"fit"`
-	Detail string `json:"detail,omitempty"`
-	// Position is opaque; only the plugin's own Rank compares it. Where it is empty
-	// the one that was told last counts, and nobody waits for a node that never
-	// told one.
+	Fit    bool   `json:"fit"`              // for the role that was asked about
+	Detail string `json:"detail,omitempty"` // what was seen, in one line for people
+	// Position tells how far this node's data goes, as a GTID set does. It is opaque,
+	// at most 4 KiB, and only the plugin's own Rank compares it, with those that the
+	// plugin on other nodes has told. Where it is empty the one that was told last
+	// counts, and nobody waits for a node that never told one.
 	Position string `json:"position,omitempty"`
 	// Certain says of a node that is not fit that this is known for sure, as
 	// that a process has ended is, and not a matter of one answer: it counts at
@@ -14,13 +15,13 @@ type Health struct {
 	Certain bool `json:"certain,omitempty"`
 }
 
-// An Order is how one position compares with another.
+// An Order is how this node's position compares with another's.
 type Order string
 
 // The orders of positions.
 const (
-	Ahead        Order = "ahead"
-	Equal        Order = "equal"
-	Behind       Order = "behind"
-	Incomparable Order = "unknown"
+	Ahead        Order = "ahead"   // this node has all that the other has, and more
+	Equal        Order = "equal"   // both have the same
+	Behind       Order = "behind"  // the other has all that this node has, and more
+	Incomparable Order = "unknown" // each may have something that the other lacks, or it cannot be told
 )

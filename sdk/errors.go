@@ -8,30 +8,35 @@ import (
 
 // Sentinels of acts.
 var (
-	// ErrAlready is what an act returns that had nothing to do. Wrap it to tell
-	// what was seen: fmt.Errorf("has %s: %w", address, sdk.ErrAlready).
+	// ErrAlready is what an act returns that had nothing to do: OutcomeAlready. Wrap
+	// it to tell what was seen: fmt.Errorf("has %s: %w", address, sdk.ErrAlready).
+	// Of a promote it says that the part was primary before, with these settings,
+	// and is what lets a supervisor that comes back keep the role.
 	ErrAlready = errors.New("already so")
 	// ErrExpired is what Renew returns when what it extends has expired: the
 	// part does not act as primary any more, and the node leaves the role at
 	// once. Wrap it to tell what was seen.
 	ErrExpired = errors.New("expired")
-	// ErrSuperseded is the cause of an act's context that ends because a
-	// demotion was asked for.
+	// ErrSuperseded is the cause (context.Cause) of an act's context that ends
+	// because a demotion was asked for. The demotion waits until the act returns.
 	ErrSuperseded = errors.New("a demotion was asked for")
 	// ErrDrained is the cause of an act's context that ends because the process
-	// is told to end.
+	// is told to end: return soon, and leave what is promoted as it is.
 	ErrDrained = errors.New("the plugin is told to end")
 )
 
-// A KeyError is a mistake in one setting.
+// A KeyError is a mistake in one setting. Return one from the Validate method of a
+// struct of settings, or from New's function; several go by errors.Join. It is told
+// with the file and line of the setting.
 type KeyError struct {
-	Key string // dotted path
-	Err error
+	Key string // the setting's key, a dotted path; of a Validate within the struct that has it
+	Err error  // what is wrong with it: "is 0, must be at least 1"
 }
 
+// Error returns the key and what is wrong with it.
 func (e *KeyError) Error() string { return e.Key + ": " + e.Err.Error() }
 
-// Unwrap returns what is wrong.
+// Unwrap returns what is wrong with the setting.
 func (e *KeyError) Unwrap() error { return e.Err }
 
 // A verdict is an error of an act that says more than "it failed".
@@ -46,10 +51,13 @@ func (v *verdict) Error() string { return v.err.Error() }
 func (v *verdict) Unwrap() error { return v.err }
 
 // Unchanged tells that an act failed and what was before still is, as seen by
-// looking: OutcomeUnchanged. It is worth another try. Of nil it is nil.
+// looking: OutcomeUnchanged. It is worth another try, which the service's retries
+// allow or not. Return a plain error where that was not seen. Of nil it is nil. The
+// result wraps err, says what it says, and may be wrapped in turn: the outermost of
+// Unchanged, Retry, Refuse and Stale counts.
 func Unchanged(err error) error { return verdictOf(verdict{err: err}) }
 
-// Retry is Unchanged, and not to be tried again before the given time.
+// Retry is Unchanged, and not to be tried again before the given time has passed.
 func Retry(err error, after time.Duration) error { return verdictOf(verdict{err: err, after: after}) }
 
 // Refuse is Unchanged, and trying again is of no use: somebody has to change

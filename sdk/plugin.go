@@ -16,6 +16,13 @@ type Promoter interface {
 	// when nothing has to be done it returns an error that is ErrAlready, and a
 	// supervisor that comes back after a crash keeps the role only then.
 	// A plain error is OutcomeUnknown: the part may be primary.
+	//
+	// It is called once this node has won t.Term, part after part, and again when
+	// the settings have changed or a switchover is undone. No other act of the plugin
+	// runs at the same time; Renew and Check may. ctx ends at t.Timeout, by a demotion
+	// (ErrSuperseded), or because the process is to end (ErrDrained); soon after, the
+	// process is killed. What begins to serve last has to see before that
+	// t.LeaseUntil, or what Renew has told since, is not over.
 	Promote(ctx context.Context, t *Transition) error
 }
 
@@ -26,21 +33,35 @@ type Demoter interface {
 	// every start, and may be asked again. With t.Mode Forced it stops acting
 	// as primary by any means before its time is over, and leaves tidying for
 	// later. It is never refused for its term.
+	//
+	// Any error says that the part may be primary, or still is: it is asked again, by
+	// force in the end, and the node keeps the role for as long as that fails. No
+	// other act runs at the same time: those that were asked for before have
+	// returned. ctx ends at t.Timeout; of a forced one the process is killed then.
 	Demote(ctx context.Context, t *Transition) error
 }
 
 // A Renewer extends what expires by itself.
 type Renewer interface {
-	// Renew is called after each confirmed renewal of the lease, also while
-	// Promote runs. Nothing it extends may last beyond until. What has expired
-	// must not come back: Renew then takes it down and returns ErrExpired.
+	// Renew is called after each confirmed renewal of the lease, from the beginning
+	// of a promote to the end of a demote: each sixth of the service's ttl. Nothing
+	// it extends may last beyond until, an instant on the clock of Host.Now, nor may
+	// anything be promoted by it. What has expired must not come back: Renew then
+	// takes it down and returns ErrExpired, and a primary leaves its role at once.
+	// Other errors cost the role when they last for three quarters of the ttl.
+	//
+	// One renewal at a time is asked for, beside acts and checks. ctx ends after a
+	// sixth of the ttl, and a later renewal replaces one that was not delivered.
 	Renew(ctx context.Context, until Instant) error
 }
 
 // A Checker tells whether this node is fit for a role.
 type Checker interface {
-	// Check only looks, and may run several times at once. An error is a check
-	// that gave no answer; it counts as not fit.
+	// Check only looks, and may run several times at once, also beside acts. It is
+	// asked for RolePrimary of a primary, for RoleStandby or RoleCandidate of the
+	// others, for as long as the service's check says. An error is a check that gave
+	// no answer; it counts as not fit. ctx ends when that is so: at the check's
+	// timeout, 500 ms by default.
 	Check(ctx context.Context, role Role) (Health, error)
 }
 
@@ -48,30 +69,41 @@ type Checker interface {
 // changed. The supervisor then asks at once, and not at its interval.
 type Watcher interface {
 	Checker
-	// Watch calls changed then, which never blocks, until ctx ends. An error
-	// only says why it ended before.
+	// Watch calls changed then, which never blocks and may be called from any
+	// goroutine, until ctx ends: with the process, or once other settings are in
+	// force. It runs beside everything else, once at a time. Where it returns before,
+	// it is called again a little later; an error only says why, for the log.
 	Watch(ctx context.Context, changed func()) error
 }
 
 // A Ranker compares the positions that Check has told.
 type Ranker interface {
-	// Rank returns how mine compares with each of the others, by node. A node
-	// that is left out is Incomparable.
+	// Rank returns how mine, a position that Check has told here, compares with each
+	// of the others, by node. A node that is left out is Incomparable. It is called
+	// when the role is vacant, on each candidate, and it delays the next primary: it
+	// compares what it is given, and has no need to ask anybody. An error makes all
+	// Incomparable. It may run beside checks. ctx ends at the check's timeout.
 	Rank(ctx context.Context, mine string, others map[string]string) (map[string]Order, error)
 }
 
 // A Follower points its part to the primary on another node.
 type Follower interface {
-	// Follow is called once t.Primary is primary. Where the primary before has left
-	// its role by itself, it is called as soon as this part is promoted there.
+	// Follow returns nil, or ErrAlready, once the part follows t.Primary. It is
+	// called on a standby once t.Primary is primary; where the primary before has left
+	// its role by itself, as soon as this part is promoted there. It is asked again
+	// until that has succeeded or another node is primary, also by a process that
+	// has just started. ctx ends at t.Timeout, that of a promote, or when this node is
+	// no standby any more. It never promotes.
 	Follow(ctx context.Context, t *Transition) error
 }
 
 // A Fencer forces another node out of the role.
 type Fencer interface {
 	// Fence returns nil, or ErrAlready, once the victim is proven to be down, as
-	// seen by asking after the deed. It may be asked again, and is never asked
-	// for the node that it runs on. The lease is renewed while it lasts.
+	// seen by asking after the deed: then this node promotes. It may be asked again,
+	// and is never asked for the node that it runs on. The lease is renewed while it
+	// lasts. Any error keeps this node from promoting. victim is t.Primary. ctx ends at
+	// t.Timeout.
 	Fence(ctx context.Context, victim Peer, t *Transition) error
 }
 
@@ -107,7 +139,8 @@ func (h Host) Now() Instant {
 	return h.now()
 }
 
-// A Plugin is what Main serves. New makes one.
+// A Plugin is what Main serves. New makes one; it never changes, so that it may be
+// used by any number of goroutines and served any number of times.
 type Plugin struct {
 	name         string
 	version      string
@@ -118,14 +151,15 @@ type Plugin struct {
 	make         func(ctx context.Context, config reflect.Value, h Host) (any, error)
 }
 
-// An Option tells more of a plugin.
+// An Option tells New more of a plugin.
 type Option func(*Plugin)
 
-// Version tells the plugin's version.
+// Version tells the plugin's version, for people; by default it is that of the
+// module that the program is built from.
 func Version(v string) Option { return func(p *Plugin) { p.version = v } }
 
-// Doc tells people what the plugin does, in Markdown; its first line is a
-// summary.
+// Doc tells people what the plugin does, in Markdown; its first line is a summary.
+// It is shown by --help and by deputy plugin describe.
 func Doc(text string) Option { return func(p *Plugin) { p.doc = text } }
 
 // ForcedBound promises that a forced demotion that is given this long is done in

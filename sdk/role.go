@@ -32,5 +32,6 @@ var moves = map[Role][]Role{
 	RoleFailed:    {RoleDemoting},
 }
 
-// CanBecome reports whether a member may go from r to next.
+// CanBecome reports whether a member may go from r to next. A role that this
+// version does not know goes nowhere.
 func (r Role) CanBecome(next Role) bool { return slices.Contains(moves[r], next) }

@@ -118,8 +118,8 @@ func (s *shape) words() string {
 	return "text"
 }
 
-// SettingsTable returns what a plugin's settings are as a table in Markdown,
-// for its README.
+// SettingsTable returns what a plugin's settings are as a table in Markdown, for
+// its README. A test of the plugin may hold the README against it.
 func SettingsTable(p Plugin) string {
 	rows := p.settings.rows()
 	if len(rows) == 0 {

@@ -92,17 +92,17 @@ type Verdict string
 
 // The verdicts.
 const (
-	Passed  Verdict = "pass"
-	Failed  Verdict = "fail"
-	Skipped Verdict = "skip"
+	Passed  Verdict = "pass" // the rule was kept
+	Failed  Verdict = "fail" // it was not
+	Skipped Verdict = "skip" // it does not apply, or cannot be tried
 )
 
 // A Result tells of one case.
 type Result struct {
-	Case     string        `json:"case"`
-	Contract string        `json:"contract"` // the rule that it proves
-	Verdict  Verdict       `json:"verdict"`
-	Took     time.Duration `json:"took_ns"`
+	Case     string        `json:"case"`           // its name
+	Contract string        `json:"contract"`       // the rule that it proves
+	Verdict  Verdict       `json:"verdict"`        // what came of it
+	Took     time.Duration `json:"took_ns"`        // from its beginning to its verdict
 	Note     string        `json:"note,omitempty"` // of a pass: what was measured; of a skip: why
 	Did      []string      `json:"did,omitempty"`  // of a failure: what was done, in order
 	Saw      string        `json:"saw,omitempty"`  // of a failure: what came of it

@@ -173,7 +173,7 @@ func (s *Supervisor) promoting(l *lease, reason sdk.Reason, cause error) sdk.Res
 	case l.done() || closed(s.stopping):
 		return r // whoever ended it goes on
 	case !r.Outcome.OK():
-		s.demoting(l, sdk.ReasonUnfit, fmt.Errorf("promote: %w", r.Err()))
+		s.demoting(l, sdk.ReasonUnfit, fmt.Errorf("promote %s: %w", s.about.Name, r.Err()))
 		return r
 	}
 	s.primaryNow(l, cause)
@@ -206,7 +206,7 @@ func (s *Supervisor) demoting(l *lease, reason sdk.Reason, cause error) (r sdk.R
 			return r
 		}
 		if !r.Outcome.OK() && reason == sdk.ReasonSwitchover && !closed(l.lost) {
-			undo := fmt.Errorf("%s undone: %w", reason, r.Err())
+			undo := fmt.Errorf("demote %s: %w", s.about.Name, r.Err())
 			s.mu.Lock()
 			s.primary = sdk.Peer{}
 			s.mu.Unlock()
@@ -214,10 +214,14 @@ func (s *Supervisor) demoting(l *lease, reason sdk.Reason, cause error) (r sdk.R
 			case closed(l.over):
 				return r
 			case p.Outcome.OK() && !closed(l.lost):
-				s.primaryNow(l, undo)
+				s.primaryNow(l, fmt.Errorf("%s undone: %w", reason, undo))
 				return r
+			default:
+				if reason = sdk.ReasonUnfit; closed(l.lost) {
+					reason = sdk.ReasonLost
+				}
+				cause = fmt.Errorf("%w; undo: promote %s: %w", undo, s.about.Name, p.Err())
 			}
-			reason, cause = sdk.ReasonUndo, undo
 		}
 	}
 	if s.isActing() {

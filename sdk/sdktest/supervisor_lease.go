@@ -141,7 +141,7 @@ func (s *Supervisor) unfit(l *lease, why error) {
 		still := s.lease == l && s.role == sdk.RolePrimary
 		s.mu.Unlock()
 		if still && !closed(l.lost) && !closed(s.ended) {
-			s.demoting(l, sdk.ReasonUnfit, fmt.Errorf("not fit: %w", why))
+			s.demoting(l, sdk.ReasonUnfit, fmt.Errorf("not fit: %s: %w", s.about.Name, why))
 		}
 	})
 }

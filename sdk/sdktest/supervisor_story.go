@@ -121,7 +121,7 @@ func (s *Supervisor) followed(to sdk.Peer) sdk.Result {
 		s.term++
 	}
 	term := s.term
-	s.primary = to
+	s.primary, s.last = to, tenure{Peer: to, term: term}
 	s.mu.Unlock()
 	t := s.transition(sdk.Follow, term, sdk.ReasonElection, fmt.Errorf("%s is primary", to.Node))
 	s.mu.Lock()
@@ -130,7 +130,7 @@ func (s *Supervisor) followed(to sdk.Peer) sdk.Result {
 		t = s.follow
 	}
 	t.Timeout = s.service.Promote.Timeout
-	s.follow, s.last = t, tenure{Peer: to, term: term}
+	s.follow = t
 	s.mu.Unlock()
 	if !s.can(sdk.CanFollow) {
 		return nothing()
@@ -152,7 +152,7 @@ func (s *Supervisor) Lose() sdk.Result {
 	until := l.until
 	s.mu.Unlock()
 	pause(until.Add(s.timing.lost-s.timing.until).Sub(s.Now()), l.over, s.ended, nil)
-	return s.lost(l, errors.New("lease lost: not renewed"))
+	return s.lost(l, fmt.Errorf("lease lost: no pulse acknowledged for %s", s.timing.lost))
 }
 
 // Revoke has the role taken away at once, as when somebody else has deleted the
@@ -259,7 +259,7 @@ func (s *Supervisor) Crash() sdk.Result {
 		case next.done() || closed(s.stopping):
 			return r
 		case r.Outcome != sdk.OutcomeAlready:
-			return s.demoting(next, sdk.ReasonStart, fmt.Errorf("the part is not primary as the process before left it: %s %s", r.Outcome, r.Detail))
+			return s.demoting(next, sdk.ReasonStart, fmt.Errorf("adopt: %s is not primary as the process before left it: %s %s", s.about.Name, r.Outcome, r.Detail))
 		}
 	}
 	s.primaryNow(next, adopted)
@@ -314,7 +314,7 @@ func (s *Supervisor) Reload(settings map[string]any) error {
 	}
 	l := s.held("Reload")
 	if r := s.promote(l, sdk.ReasonReload, changed); !r.Outcome.OK() && !l.done() && !closed(s.stopping) {
-		s.demoting(l, sdk.ReasonUnfit, fmt.Errorf("promote with the new settings: %w", r.Err()))
+		s.demoting(l, sdk.ReasonUnfit, fmt.Errorf("promote %s with its new settings: %w", s.about.Name, r.Err()))
 	}
 	return nil
 }

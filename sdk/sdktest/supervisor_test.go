@@ -214,9 +214,9 @@ func TestSupervisorTellsAStory(t *testing.T) {
 			  122.00s  -> promoting term 3: switchover to this node
 			  122.00s  promote term 3 (switchover): done after 2s
 			  124.00s  -> primary: switchover to this node
-			  127.25s  -> demoting: lease lost: not renewed
+			  127.25s  -> demoting: lease lost: no pulse acknowledged for 2.25s
 			  127.25s  demote forced term 3 (lost): done
-			  127.25s  -> standby: lease lost: not renewed
+			  127.25s  -> standby: lease lost: no pulse acknowledged for 2.25s
 		`)
 	})
 	if w.closed != 1 {
@@ -236,7 +236,7 @@ func TestSupervisorTellsActsWhole(t *testing.T) {
 			{ID: "db1-0-1-demote-door", Action: sdk.Demote, Reason: sdk.ReasonStart, Cause: "started", Timeout: 10 * time.Second},
 			{ID: "db1-1-2-promote-door", Action: sdk.Promote, Term: 1, Reason: sdk.ReasonElection, Cause: "there was no primary", Timeout: 30 * time.Second, LeaseUntil: epoch.Add(3800 * time.Millisecond), Primary: db1},
 			{ID: "db1-1-3-demote-door", Action: sdk.Demote, Term: 1, Reason: sdk.ReasonSwitchover, Cause: "switchover to db2", Timeout: 10 * time.Second, LeaseUntil: epoch.Add(3800 * time.Millisecond), Primary: db2},
-			{ID: "db1-2-4-follow-door", Action: sdk.Follow, Term: 2, Reason: sdk.ReasonElection, Cause: "db2 is primary", Timeout: 30 * time.Second, Primary: db2, Previous: db1},
+			{ID: "db1-2-4-follow-door", Action: sdk.Follow, Term: 2, Reason: sdk.ReasonElection, Cause: "db2 is primary", Timeout: 30 * time.Second, Primary: db2, Previous: db2},
 		} {
 			w := &want[i]
 			w.ID, w.Action, w.Term, w.Reason, w.Cause, w.Timeout = more.ID, more.Action, more.Term, more.Reason, more.Cause, more.Timeout
@@ -296,9 +296,9 @@ func TestSupervisorCannotRenew(t *testing.T) {
 			    0.00s  promote term 1 (election): done
 			    0.00s  -> primary: there was no primary
 			    0.50s  renew until 3.35s: no netlink
-			    3.00s  -> demoting: not fit: renewals do not arrive: no netlink
+			    3.00s  -> demoting: not fit: door: renewals do not arrive: no netlink
 			    3.00s  demote term 1 (unfit): already
-			    3.00s  -> standby: not fit: renewals do not arrive: no netlink
+			    3.00s  -> standby: not fit: door: renewals do not arrive: no netlink
 		`)
 	})
 }

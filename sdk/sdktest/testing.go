@@ -12,13 +12,13 @@ import (
 // A T is what Run, Build and Readme need of *testing.T; programs that are no tests use
 // this package as well and have no use for package testing.
 type T interface {
-	Helper()
-	Context() context.Context
-	TempDir() string
-	Log(args ...any)
-	Errorf(format string, args ...any)
-	Fatalf(format string, args ...any)
-	Skip(args ...any)
+	Helper()                           // leaves the caller out of where a failure is told to be
+	Context() context.Context          // ends shortly before the test does
+	TempDir() string                   // makes a directory for as long as the test lasts
+	Log(args ...any)                   // tells of the test
+	Errorf(format string, args ...any) // fails the test, which goes on
+	Fatalf(format string, args ...any) // fails and ends the test
+	Skip(args ...any)                  // ends the test: it does not apply
 }
 
 // Run runs the cases as subtests of a *testing.T. A case fails its subtest, or
