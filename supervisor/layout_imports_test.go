@@ -66,6 +66,7 @@ func arrows() []arrow {
 		{from: "plugins/*", own: []string{"sdk", "plugins/endpoint", "plugins/kernelguard"}, any: true}, // libraries of plugins, themselves none
 		{from: "contrib/*", own: []string{"sdk", "contrib/agents"}, any: true},                          // a library, as above
 		{from: "examples/plugin-go", own: []string{"sdk"}},
+		{from: "examples/plugin-go/*", own: []string{"sdk"}},
 		{from: "examples/*", own: []string{ours}, others: []string{etcd, zap, grpc, netlink, xsys, xsync, xterm}},
 		{from: "packaging/*", own: []string{ours}, others: []string{etcd, zap, grpc, "github.com/go-sql-driver/mysql", xsys, xsync}},
 	}
