@@ -120,7 +120,8 @@ type Supervisor struct {
 	tasks    sync.WaitGroup
 
 	mu      sync.Mutex
-	process *inside
+	process *inside       // nil while there is none
+	born    chan struct{} // closed when there is one; replaced
 	config  map[string]any
 	role    sdk.Role
 	seen    sdk.Term // the highest of an act of this supervisor's life
@@ -158,7 +159,7 @@ func NewSupervisor(t interface {
 	s := &Supervisor{
 		t: t, plugin: p, service: service, timing: timetableOf(service.TTL), began: time.Now(),
 		log:  slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		turn: make(chan struct{}, 1), ended: make(chan struct{}), stopping: make(chan struct{}),
+		turn: make(chan struct{}, 1), ended: make(chan struct{}), stopping: make(chan struct{}), born: make(chan struct{}),
 		role: sdk.RoleUnknown, term: service.Term, config: service.Settings,
 	}
 	s.last.term, s.last.resigned = service.Term, true
@@ -287,7 +288,7 @@ func (s *Supervisor) respawn(old *inside, cause error) {
 	s.mu.Lock()
 	same := s.process == old
 	if same {
-		s.process = nil
+		s.gone()
 	}
 	s.mu.Unlock()
 	if !same {
@@ -311,6 +312,12 @@ func (s *Supervisor) spawn() {
 	}
 	if err != nil {
 		s.t.Errorf("start the plugin again: %v", err)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.stopped = true
+		if !closed(s.born) {
+			close(s.born)
+		}
 		return
 	}
 	s.mu.Lock()
@@ -318,9 +325,42 @@ func (s *Supervisor) spawn() {
 	s.settle(process)
 }
 
+// gone takes the process out of force, and returns it. The caller holds mu.
+func (s *Supervisor) gone() (process *inside) {
+	if process = s.process; process != nil {
+		s.process, s.born = nil, make(chan struct{})
+	}
+	return process
+}
+
+// living returns the process, once there is one, or nil when one of the channels
+// is closed before, or there will be none.
+func (s *Supervisor) living(cut, abort <-chan struct{}) *inside {
+	for {
+		s.mu.Lock()
+		process, born, stopped := s.process, s.born, s.stopped
+		s.mu.Unlock()
+		if process != nil || stopped {
+			return process
+		}
+		select {
+		case <-born:
+		case <-cut:
+			return nil
+		case <-abort:
+			return nil
+		case <-s.ended:
+			return nil
+		}
+	}
+}
+
 // settle puts a configured process in force. The caller holds mu.
 func (s *Supervisor) settle(process *inside) {
 	s.process = process
+	if !closed(s.born) {
+		close(s.born)
+	}
 	if s.can(sdk.CanWatch) && s.service.Check.Interval > 0 {
 		s.tasks.Go(func() { s.watch(process) })
 	}

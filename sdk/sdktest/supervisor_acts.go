@@ -31,8 +31,8 @@ func (s *Supervisor) transition(a sdk.Action, term sdk.Term, reason sdk.Reason, 
 // by cut it is told to end, and its process with it; by abort its end is left to
 // whoever closed that.
 func (s *Supervisor) do(t sdk.Transition, cut, abort <-chan struct{}) sdk.Result {
+	process := s.living(cut, abort)
 	s.mu.Lock()
-	process := s.process
 	s.seen = max(s.seen, t.Term)
 	s.mu.Unlock()
 	r := s.record(Call{What: sdk.Capability(t.Action), Act: t})

@@ -201,8 +201,8 @@ func (s *Supervisor) Stop() sdk.Result {
 		return r
 	}
 	s.mu.Lock()
-	process := s.process
-	s.process, s.stopped = nil, true
+	process := s.gone()
+	s.stopped = true
 	s.mu.Unlock()
 	if process != nil {
 		s.drain(process)
@@ -221,8 +221,12 @@ func (s *Supervisor) Stop() sdk.Result {
 func (s *Supervisor) Crash() sdk.Result {
 	s.t.Helper()
 	s.mu.Lock()
-	process, l := s.process, s.lease
-	s.process, s.lease = nil, nil
+	if s.stopped {
+		s.mu.Unlock()
+		s.t.Fatalf("Crash: the supervisor was stopped")
+	}
+	process, l := s.gone(), s.lease
+	s.lease = nil
 	s.mu.Unlock()
 	lost := l != nil && closed(l.lost)
 	if l != nil {
@@ -234,7 +238,7 @@ func (s *Supervisor) Crash() sdk.Result {
 	defer s.step()()
 	was := s.Role()
 	s.mu.Lock()
-	s.role, s.seen, s.acting, s.stopped = sdk.RoleUnknown, 0, false, false
+	s.role, s.seen, s.acting = sdk.RoleUnknown, 0, false
 	s.mu.Unlock()
 	s.tell("killed, with its plugin, and started again")
 	s.spawn()

@@ -542,6 +542,28 @@ func TestSupervisorKillsThePlugin(t *testing.T) {
 	})
 }
 
+// An act whose process was killed is asked again, of the new one.
+func TestSupervisorKillsThePluginDuringAPromote(t *testing.T) {
+	w := &world{promote: func(ctx context.Context, t *sdk.Transition) error {
+		if t.Attempt == 1 {
+			<-ctx.Done()
+			time.Sleep(200 * time.Millisecond) // it takes its time
+		}
+		return ctx.Err()
+	}}
+	play(t, w, Service{}, func(t *testing.T, s *Supervisor) {
+		promoted := make(chan sdk.Result, 1)
+		go func() { promoted <- s.Promote() }()
+		s.Pass(time.Second)
+		s.Kill()
+		wantResult(t, "promote", <-promoted, sdk.OutcomeDone, "")
+		calls := s.Calls(sdk.CanPromote)
+		if len(calls) != 2 || calls[1].Act.ID != calls[0].Act.ID || calls[0].Result.Outcome != sdk.OutcomeUnknown {
+			t.Errorf("attempts: %v", calls)
+		}
+	})
+}
+
 func TestSupervisorStops(t *testing.T) {
 	w := &world{}
 	play(t, w, Service{}, func(t *testing.T, s *Supervisor) {
@@ -756,6 +778,11 @@ func TestSupervisorFailsTests(t *testing.T) {
 		{"no lease", w.plugin(), Service{}, func(s *Supervisor) { s.Lose() }, "Lose: no lease is held"},
 		{"stranger", w.plugin(), Service{}, func(s *Supervisor) { s.Follow("db9") }, `"db9" is no other member`},
 		{"after the end", w.plugin(), Service{}, func(s *Supervisor) { s.Stop(); s.Promote() }, "the supervisor was stopped"},
+		{"a crash after the end", w.plugin(), Service{}, func(s *Supervisor) { s.Stop(); s.Crash() }, "Crash: the supervisor was stopped"},
+		{"an act after the end", w.plugin(), Service{}, func(s *Supervisor) {
+			s.Stop()
+			s.t.Errorf("%s", s.Do(sdk.Transition{Action: sdk.Demote}).Detail)
+		}, "not started: the plugin's process is gone"},
 		{"deaf", deaf.plugin(), Service{Promote: Policy{Timeout: time.Second}}, func(s *Supervisor) { s.Promote() }, "a call of the plugin goes on 1s after its context ended (cut short: its time is over)"},
 		{"none", w.plugin(), Service{}, func(s *Supervisor) { s.Promote(); s.Stop() }, ""},
 	} {
