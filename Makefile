@@ -95,8 +95,9 @@ check: ## linters, format, known vulnerabilities, tidy modules
 	.ci/generated
 	.ci/vulncheck $(TOOL) govulncheck
 
-generate: ## the wire's Go code, from sdk/proto
+generate: ## the wire's code in Go and Python, from sdk/proto
 	$(BUF) generate
+	made=$$(mktemp); contrib/python/wire >$$made; cat $$made >contrib/python/deputy_plugin.py; rm $$made
 
 wire: ## sdk/proto/wire.binpb, what later wires are compared with; at a release
 	$(BUF) build -o wire.binpb
