@@ -32,9 +32,9 @@ func (a *app) pluginCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	for _, sub := range []*cobra.Command{
-		a.pluginListCommand(), a.pluginDescribeCommand(), a.pluginValidateCommand(), a.pluginCallCommand(), a.pluginTestCommand(),
+		a.pluginListCommand(), a.pluginDescribeCommand(), a.pluginValidateCommand(), a.pluginCallCommand(), a.pluginTestCommand(), a.pluginNewCommand(),
 	} {
-		if strings.Contains(sub.Use, "NAME") {
+		if strings.Contains(sub.Use, "NAME|PATH") {
 			sub.ValidArgsFunction = a.completePlugins
 		}
 		c.AddCommand(sub)
