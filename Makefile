@@ -130,6 +130,10 @@ layout:
 	$(MADE)/deputy completion zsh >'$(share)/zsh/site-functions/_deputy'; \
 	$(MADE)/deputy completion fish >'$(share)/fish/vendor_completions.d/deputy.fish'; \
 	install -D -m 0644 -t '$(share)/doc/deputy' README.md; \
+	for kit in python/deputy_plugin.py shell/deputy.sh; do \
+		install -D -m 0644 contrib/$$kit '$(share)/deputy/'$$kit; \
+		install -D -m 0644 contrib/$${kit%/*}/README.md '$(share)/doc/deputy/'$${kit%/*}.md; \
+	done; \
 	install -D -m 0644 -t '$(share)/doc/deputy/examples' supervisor/etcd/testdata/roles.sh $(EXAMPLES); \
 	for p in $(PLUGINS); do install -D -m 0644 plugins/$$p/README.md '$(share)/doc/deputy-plugins/'$$p.md; done; \
 	$(foreach a,$(ADAPTERS),install -D -m 0644 contrib/$(call folder,$a)/README.md '$(share)/doc/deputy-plugin-$(call name,$a)/$(call name,$a).md' &&) true; \

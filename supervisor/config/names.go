@@ -16,6 +16,15 @@ var (
 
 const nameRule = "a name has up to 64 letters, digits, dots, dashes and underscores, and begins with a letter or digit"
 
+// CheckName returns nil for what can be the name of a plugin, as of a service or a
+// node, else what a name has to be.
+func CheckName(name string) error {
+	if namePattern.MatchString(name) {
+		return nil
+	}
+	return fmt.Errorf("%q is no name: %s", name, nameRule)
+}
+
 // absolute says what is wrong with a path that has to be absolute.
 func absolute(path string) error {
 	switch {

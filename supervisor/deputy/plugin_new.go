@@ -16,6 +16,7 @@ import (
 
 	"github.com/deputy-ha/deputy/contrib/python"
 	"github.com/deputy-ha/deputy/contrib/shell"
+	"github.com/deputy-ha/deputy/supervisor/config"
 )
 
 // templates are the projects that `deputy plugin new` makes, a folder for each
@@ -25,7 +26,7 @@ import (
 //go:embed templates
 var templates embed.FS
 
-// languages are those of the projects, with what their kit is.
+// languages are those of the projects.
 func languages() []string { return []string{"go", "python", "shell"} }
 
 // A project is a plugin to be.
@@ -83,9 +84,10 @@ func (a *app) pluginNew(p project) error {
 
 // complete judges what was asked for, and fills in what was not.
 func (p *project) complete(b build) error {
+	if err := config.CheckName(p.Name); err != nil {
+		return err
+	}
 	switch {
-	case !regexp.MustCompile(`\A[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\z`).MatchString(p.Name):
-		return fmt.Errorf("%q is no name of a plugin: it has up to 64 letters, digits, dots, dashes and underscores, and begins with a letter or digit", p.Name)
 	case p.Name == execPlugin:
 		return errors.New("exec is built in: give it another name")
 	case strings.HasPrefix(p.Name, programPrefix):
