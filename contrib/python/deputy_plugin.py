@@ -1058,7 +1058,7 @@ class _Records(logging.Formatter):
         told |= {k: v for k, v in vars(record).items() if k not in self.OWN}
         if record.exc_info:
             told["stack"] = self.formatException(record.exc_info)
-        return json.dumps(told, default=str, ensure_ascii=False)
+        return json.dumps(told, default=str, ensure_ascii=False, separators=(",", ":"))
 
 
 def _hosted(plugin):
