@@ -1537,7 +1537,7 @@ def _wire():
 
     pool = descriptor_pool.DescriptorPool()
     for file in descriptor_pb2.FileDescriptorSet.FromString(base64.b64decode(_WIRE)).file:
-        pool.Add(file)
+        pool.AddSerializedFile(file.SerializeToString())
     make = getattr(message_factory, "GetMessageClass", None) or message_factory.MessageFactory(pool).GetPrototype
     messages = file.message_type
     return types.SimpleNamespace(**{m.name: make(pool.FindMessageTypeByName(f"{file.package}.{m.name}")) for m in messages})

@@ -47,6 +47,8 @@ func TestCompletionKnowsServicesAndWords(t *testing.T) {
 		{[]string{"plugin", "call", "exec", "check", "--role", ""}, "primary standby candidate"},
 		{[]string{"plugin", "validate", "exec", "--service", ""}, "binlog orders-db"},
 		{[]string{"failover", "binlog", "--to", ""}, ""}, // no daemon, no node
+		{[]string{"plugin", "new", ""}, ""}, // no plugin that there is
+		{[]string{"plugin", "new", "greeter", "--lang", ""}, "go python shell"},
 		{[]string{"completion", ""}, "bash fish zsh"},
 	} {
 		if got := strings.Join(completed(t, services, run, c.args...), " "); got != c.want {
