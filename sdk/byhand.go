@@ -1,6 +1,7 @@
 package sdk
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,10 +10,10 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"strings"
 	"syscall"
-	"text/tabwriter"
 	"time"
+
+	"github.com/deputy-ha/deputy/sdk/manual"
 )
 
 // byHand is a plugin's binary when a person has started it.
@@ -51,10 +52,6 @@ func (b byHand) run(ctx context.Context, args []string) int {
 
 func (b byHand) help() {
 	name := "deputy-plugin-" + b.p.name
-	summary, _, _ := strings.Cut(strings.TrimSpace(b.p.doc), "\n")
-	if summary = strings.TrimLeft(summary, "# "); summary == "" {
-		summary = "A plugin of deputy."
-	}
 	fmt.Fprintf(b.out, `%[1]s
 
 This is the plugin %[2]q of deputy, which starts it by itself: installed as
@@ -63,35 +60,43 @@ This is the plugin %[2]q of deputy, which starts it by itself: installed as
 in the definition of a service.
 
 By hand:
-	%[4]s describe [-o table|json|markdown|schema]   what it is, and its settings
-	%[4]s validate FILE|-                            settings as JSON: what is wrong with them
-	%[4]s call ACT [--settings FILE|-] [...]         one act, tried here and now; call --help tells more
-	%[4]s test [--settings FILE.toml] [...]          does it keep the contract? (needs deputy)
+	%[4]s describe [-o FORM]                  what it is: table, json, schema, man, markdown
+	%[4]s validate FILE|-                     settings as JSON: what is wrong with them
+	%[4]s call ACT [--settings FILE|-] [...]  one act, tried here and now; call --help tells more
+	%[4]s test [--settings FILE.toml] [...]   does it keep the contract? (needs deputy)
 	%[4]s --version
 
-Settings:
-`, summary, b.p.name, pluginDir, name)
-	b.settings()
+`, b.p.says().Summary(), b.p.name, pluginDir, name)
+	b.print(b.p.says().SettingsText(textWidth))
+}
+
+// textWidth is how wide text for people is.
+const textWidth = 100
+
+// says is what the plugin says of itself.
+func (p Plugin) says() manual.Plugin {
+	m := manual.Plugin{
+		Name: p.name, Version: p.versionOrBuild(), Doc: p.doc, ForcedBound: p.forcedBound,
+		Schema: json.RawMessage(p.settings.schema()),
+	}
+	for _, c := range p.capabilities {
+		m.Capabilities = append(m.Capabilities, string(c))
+	}
+	return m
+}
+
+// print prints what was to be written, or why it was not.
+func (b byHand) print(text string, err error) int {
+	if err != nil {
+		fmt.Fprintln(b.err, "describe:", err)
+		return exitUnknown
+	}
+	fmt.Fprint(b.out, text)
+	return exitDone
 }
 
 // pluginDir is where packages install plugins.
 const pluginDir = "/usr/libexec/deputy/plugins"
-
-// settings prints a plugin's settings for a terminal.
-func (b byHand) settings() {
-	rows := b.p.settings.rows()
-	if len(rows) == 0 {
-		fmt.Fprintln(b.out, "  none")
-	}
-	w := tabwriter.NewWriter(b.out, 0, 0, 2, ' ', 0)
-	for _, r := range rows {
-		if r.standard != "" && r.standard != "required" {
-			r.standard = "default " + r.standard
-		}
-		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\n", r.key, r.value, r.standard, strings.ReplaceAll(r.doc, "\n", " "))
-	}
-	_ = w.Flush()
-}
 
 // flags returns an empty set of flags. Its usage is the first line of its help.
 func flags(usage string) *flag.FlagSet {
@@ -128,8 +133,8 @@ func (b byHand) usage(w io.Writer, f *flag.FlagSet) int {
 
 // describe says what the plugin is, as deputy plugin describe does.
 func (b byHand) describe(args []string) int {
-	f := flags("describe [-o table|json|markdown|schema]")
-	form := f.String("o", "table", "table, json, markdown, or schema for a JSON Schema of the settings")
+	f := flags("describe [-o table|json|schema|man|markdown]")
+	form := f.String("o", "table", "table, json, schema: a JSON Schema of the settings, man: a manual page for man -l, or markdown: the settings for a README")
 	rest, exit, ok := b.parse(f, args)
 	if !ok {
 		return exit
@@ -139,8 +144,10 @@ func (b byHand) describe(args []string) int {
 	}
 	p := b.p
 	switch *form {
+	case "table":
+		return b.print(p.says().Text(textWidth, nil, nil))
 	case "json":
-		text, err := json.MarshalIndent(struct {
+		return b.print(indented(json.Marshal(struct {
 			Name         string          `json:"name"`
 			Version      string          `json:"version,omitempty"`
 			SDK          string          `json:"sdk,omitempty"`
@@ -149,35 +156,26 @@ func (b byHand) describe(args []string) int {
 			Heartbeats   bool            `json:"heartbeats"`
 			Schema       json.RawMessage `json:"schema"`
 			Doc          string          `json:"doc,omitempty"`
-		}{p.name, p.versionOrBuild(), sdkVersion(), p.capabilities, p.forcedBound, true, json.RawMessage(p.settings.schema()), p.doc}, "", "  ")
-		if err != nil {
-			fmt.Fprintln(b.err, "describe:", err)
-			return exitUnknown
-		}
-		fmt.Fprintf(b.out, "%s\n", text)
+		}{p.name, p.versionOrBuild(), sdkVersion(), p.capabilities, p.forcedBound, true, json.RawMessage(p.settings.schema()), p.doc})))
 	case "schema":
-		fmt.Fprintln(b.out, p.settings.schema())
+		return b.print(indented(p.says().EditorSchema()))
+	case "man":
+		return b.print(p.says().Page())
 	case "markdown":
-		fmt.Fprint(b.out, SettingsTable(p))
-	case "table":
-		bound := "not said"
-		if p.forcedBound > 0 {
-			bound = p.forcedBound.String()
-		}
-		var can []string
-		for _, c := range p.capabilities {
-			can = append(can, string(c))
-		}
-		fmt.Fprintf(b.out, "name           %s\nversion        %s\ncan            %s\nforced demote  %s\nsettings\n", p.name, p.versionOrBuild(), strings.Join(can, ", "), bound)
-		b.settings()
-		if p.doc != "" {
-			fmt.Fprintf(b.out, "\n%s\n", strings.TrimSpace(p.doc))
-		}
-	default:
-		fmt.Fprintf(b.err, "unknown form %q; %s\n", *form, suggest(*form, []string{"table", "json", "markdown", "schema"}))
-		return exitUsage
+		return b.print(SettingsTable(p), nil)
 	}
-	return exitDone
+	fmt.Fprintf(b.err, "unknown form %q; %s\n", *form, suggest(*form, []string{"table", "json", "schema", "man", "markdown"}))
+	return exitUsage
+}
+
+// indented writes JSON for people.
+func indented[T ~[]byte](text T, err error) (string, error) {
+	if err != nil {
+		return "", err
+	}
+	var b bytes.Buffer
+	err = json.Indent(&b, text, "", "  ")
+	return b.String() + "\n", err
 }
 
 // read returns the settings in a file, or in the standard input.

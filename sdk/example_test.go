@@ -61,7 +61,7 @@ func ExampleSettingsTable() {
 	// |---|---|---|---|
 	// | `address` | IP address with its prefix length | required | what clients connect to |
 	// | `on` | "fail" or "wait" | `"fail"` | what a duplicate does |
-	// | `every` | duration, at least 1s | `"60s"` | how often it is announced |
+	// | `every` | duration | `"60s"` | how often it is announced (at least 1s) |
 }
 
 type service struct{ host sdk.Host }

@@ -55,6 +55,28 @@ type field struct {
 	bounds    [2]string // both as written
 }
 
+// scalar is the shape of what a setting holds, or of what its list holds.
+func (f *field) scalar() *shape {
+	s := f.shape
+	for s.elem != nil {
+		s = s.elem
+	}
+	return s
+}
+
+// limits says between what a number or duration may be.
+func (f *field) limits() string {
+	switch least, most := f.least.IsValid(), f.most.IsValid(); {
+	case least && most:
+		return f.bounds[0] + " to " + f.bounds[1]
+	case least:
+		return "at least " + f.bounds[0]
+	case most:
+		return "at most " + f.bounds[1]
+	}
+	return ""
+}
+
 // settingsOf reads off a struct what its settings are.
 func settingsOf(t reflect.Type) (*settings, error) {
 	if t.Kind() != reflect.Struct {
@@ -224,18 +246,18 @@ func literal(s *shape, said string) any {
 }
 
 // A noun names what a text is to be that its type reads.
-type noun struct{ one, many, example, format string }
+type noun struct{ one, example, format string }
 
 func nounOf(t reflect.Type) noun {
 	switch t {
 	case reflect.TypeFor[netip.Addr]():
-		return noun{"an IP address", "IP addresses", "192.0.2.10", "ip"}
+		return noun{"an IP address", "192.0.2.10", "ip"}
 	case reflect.TypeFor[netip.Prefix]():
-		return noun{"an IP address with its prefix length", "IP addresses with their prefix lengths", "192.0.2.10/24", "ip-prefix"}
+		return noun{"an IP address with its prefix length", "192.0.2.10/24", "ip-prefix"}
 	case reflect.TypeFor[netip.AddrPort]():
-		return noun{"an IP address with its port", "IP addresses with their ports", "192.0.2.10:80", "ip-port"}
+		return noun{"an IP address with its port", "192.0.2.10:80", "ip-port"}
 	}
-	return noun{one: "a text", many: "texts"}
+	return noun{one: "a text"}
 }
 
 // quoteKey writes a key as it must be written in TOML.

@@ -302,7 +302,7 @@ func TestSettingsAreDescribed(t *testing.T) {
 	want := "| setting | value | default | what it is for |\n" +
 		"|---|---|---|---|\n" +
 		"| `mode` | \"a\" or \"b\" | `\"a\"` | which \\| of both |\n" +
-		"| `every` | duration, 10ms to 1m |  | how often |\n" +
+		"| `every` | duration |  | how often (10ms to 1m) |\n" +
 		"| `to` | array of IP addresses with their prefix lengths | required | where to |\n" +
 		"| `retry` | table |  | how it tries again |\n" +
 		"| `retry.count` | whole number, at least 1 | `3` | how often |\n" +

@@ -45,7 +45,8 @@ type arrow struct {
 func arrows() []arrow {
 	seam := []string{"sdk", "supervisor"}
 	return []arrow{
-		{from: "sdk", own: []string{"sdk/proto"}, others: []string{goplugin, hclog, grpc, protobuf}},
+		{from: "sdk", own: []string{"sdk/manual", "sdk/proto"}, others: []string{goplugin, hclog, grpc, protobuf}},
+		{from: "sdk/manual"},
 		{from: "sdk/proto", others: []string{grpc, protobuf}},
 		{from: "sdk/wire", own: []string{"sdk", "sdk/proto"}, others: []string{grpc, protobuf}},
 		{from: "sdk/sdktest", own: []string{"sdk", "sdk/proto", "sdk/wire"}, others: []string{goplugin, grpc, protobuf}},

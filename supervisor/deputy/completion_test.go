@@ -47,7 +47,7 @@ func TestCompletionKnowsServicesAndWords(t *testing.T) {
 		{[]string{"plugin", "call", "exec", "check", "--role", ""}, "primary standby candidate"},
 		{[]string{"plugin", "validate", "exec", "--service", ""}, "binlog orders-db"},
 		{[]string{"failover", "binlog", "--to", ""}, ""}, // no daemon, no node
-		{[]string{"plugin", "new", ""}, ""}, // no plugin that there is
+		{[]string{"plugin", "new", ""}, ""},              // no plugin that there is
 		{[]string{"plugin", "new", "greeter", "--lang", ""}, "go python shell"},
 		{[]string{"completion", ""}, "bash fish zsh"},
 	} {

@@ -20,11 +20,11 @@ import (
 
 // The manual and the program tell the same: what one has the other has.
 
-const manual = "../../packaging/man"
+const manDir = "../../packaging/man"
 
 func page(t *testing.T, name string) string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(manual, name))
+	text, err := os.ReadFile(filepath.Join(manDir, name))
 	if err != nil {
 		t.Fatal(err)
 	}

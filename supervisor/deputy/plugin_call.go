@@ -146,7 +146,7 @@ func (a *app) pluginCall(ctx context.Context, what string, k call) error {
 		return mistaken(settings, err)
 	}
 	if k.act == "promote" {
-		a.warnOfPromote(p, k)
+		a.warnOfPromote(what, k)
 	}
 	opening, cancel := context.WithTimeout(ctx, openTime)
 	err = hosted.Open(opening)
@@ -168,6 +168,9 @@ func (a *app) pluginCall(ctx context.Context, what string, k call) error {
 		out.Error = err.Error()
 		err = fmt.Errorf("%s %s: %w", k.act, p.use, err)
 	}
+	if r := out.Result; r != nil && r.Outcome == sdk.OutcomeUnknown && k.act != string(sdk.Fence) {
+		fmt.Fprintf(a.stderr, "deputy: warning: the part may be primary here. A demote that is done says that it is not: %s\n", k.demotion(what))
+	}
 	if a.json() {
 		return orPrint(err, a.printJSON(out))
 	}
@@ -175,10 +178,21 @@ func (a *app) pluginCall(ctx context.Context, what string, k call) error {
 	return err
 }
 
-func (a *app) warnOfPromote(p picked, k call) {
+// demotion is the command that takes back a promote.
+func (k call) demotion(what string) string {
+	words := []string{"deputy plugin call", what, string(sdk.Demote)}
+	for _, o := range []struct{ flag, value string }{{"--settings", k.file}, {"--service", k.service}, {"--part", k.part}} {
+		if o.value != "" {
+			words = append(words, o.flag, o.value)
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+func (a *app) warnOfPromote(what string, k call) {
 	fmt.Fprintf(a.stderr, "deputy: warning: no election stands behind this promote. Nothing keeps another node from being\n"+
 		"primary as well, and nobody renews its lease: what expires by itself does in %s, the rest stays\n"+
-		"until it is demoted, here: deputy plugin call %s demote …\n", k.leaseFor, p.use)
+		"until it is demoted, here: %s\n", k.leaseFor, k.demotion(what))
 	if k.service != "" && slices.Contains(a.daemons(), k.service) {
 		fmt.Fprintf(a.stderr, "deputy: warning: `deputy run` has %s on this node, and is not told: see `deputy status %s`\n", k.service, k.service)
 	}

@@ -23,17 +23,19 @@ A program is told what to do by its environment: DEPUTY_ACTION (promote, demote,
 check, follow, fence), DEPUTY_SERVICE, DEPUTY_NODE, DEPUTY_TERM, DEPUTY_MODE (planned
 or forced), DEPUTY_REASON, DEPUTY_TIMEOUT_MS, DEPUTY_LEASE_UNTIL_MS,
 DEPUTY_PREVIOUS_NODE, DEPUTY_PRIMARY_NODE, DEPUTY_PRIMARY_ADDRESS, DEPUTY_ATTEMPT,
-DEPUTY_STATE_DIR; an act has all of it on standard input as well, as JSON.
+DEPUTY_STATE_DIR; an act has all of it on standard input as well, as JSON. Its exit
+code is its answer:
 
-Its exit code is its answer:
-   0  done, and seen to be done
-  10  nothing had to be done. A promote that says so for what is promoted already
-      keeps the role when deputy is restarted; 0 there means that it was not
-  20  refused: nothing was changed, and asking again is of no use
-  75  nothing was changed; ask again
-  40  a newer term was seen
-Any other code, a signal or a timeout means that the part may be primary. A check
-answers as Nagios plugins do: 0 fit, 1 fit with a warning, 2 not fit, 3 (UNKNOWN)
+| code | of an act |
+|---|---|
+| 0 | done, and seen to be done |
+| 10 | nothing had to be done. A promote that says so for what is promoted already keeps the role when deputy is restarted; 0 there means that it was not |
+| 20 | refused: nothing was changed, and asking again is of no use |
+| 40 | a newer term was seen |
+| 75 | nothing was changed; ask again |
+| other | unknown, as after a signal or a timeout: the part may be primary |
+
+A check answers as Nagios plugins do: 0 fit, 1 fit with a warning, 2 not fit, 3 (UNKNOWN)
 not fit either unless unknown = "warning" is set. The first line of its output, up
 to a bar, is what deputy status shows; all of its answer with its perfdata is in the
 journal when its exit code changes.

@@ -1,35 +1,39 @@
 package main
 
 import (
-	"encoding/json"
 	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/deputy-ha/deputy/sdk/manual"
 	"github.com/deputy-ha/deputy/supervisor"
 	"github.com/deputy-ha/deputy/supervisor/plugin"
 )
 
 // What `describe exec` says has to be what exec takes.
 func TestExecIsDescribedAsItIs(t *testing.T) {
-	settings, err := settingsOf("", execAbout().Schema)
+	settings, err := manual.Settings(execAbout().Schema)
 	if err != nil {
 		t.Fatal(err)
 	}
 	config := map[string]any{}
 	for _, s := range settings {
-		switch s.kind {
-		case "list of text":
-			config[s.key] = []any{"/bin/true"}
+		switch s.Value {
+		case "array of texts":
+			config[s.Key] = []any{"/bin/true"}
 		case "duration":
-			config[s.key] = "1s"
+			config[s.Key] = "1s"
 		case "text":
-			config[s.key] = "root"
-		case "unfit | warning":
-			config[s.key] = "warning"
+			config[s.Key] = "root"
+		case `"unfit" or "warning"`:
+			config[s.Key] = "warning"
 		default:
-			t.Errorf("%s is of a kind that exec does not have: %s", s.key, s.kind)
+			t.Errorf("%s is of a kind that exec does not have: %s", s.Key, s.Value)
 		}
 	}
 	p, err := plugin.New(plugin.Host{Log: slog.New(slog.DiscardHandler)}, supervisor.Part{Use: execPlugin, Name: execPlugin, Config: config})
@@ -44,43 +48,38 @@ func TestExecIsDescribedAsItIs(t *testing.T) {
 	}
 }
 
-func TestSettingsAreReadOffASchema(t *testing.T) {
-	const schema = `{"type": "object", "required": ["zone"], "properties": {
-		"zone": {"type": "string", "description": "the zone"},
-		"kind": {"enum": ["A", "AAAA"], "default": "A"},
-		"ttl": {"type": "string", "pattern": "([0-9]+(ns|us|ms|s|m|h))+", "default": "5s"},
-		"port": {"type": "integer", "default": 53},
-		"dry": {"type": "boolean"},
-		"address": {"type": "string", "format": "ip"},
-		"tsig": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}, "key": {"type": "string"}}},
-		"server": {"type": "array", "items": {"type": "object", "properties": {"host": {"type": "string"}}}}
-	}}`
-	got, err := settingsOf("", json.RawMessage(schema))
-	if err != nil {
-		t.Fatal(err)
+// The pages of the plugins that come with deputy, and of exec, are read by
+// those who read pages, without a complaint but that there is no date.
+func TestEveryPluginsPageIsRead(t *testing.T) {
+	readmes, err := filepath.Glob("../../*/*/README.md")
+	if err != nil || len(readmes) < 9 {
+		t.Fatal(readmes, err)
 	}
-	want := []setting{
-		{key: "zone", kind: "text", what: "the zone", required: true},
-		{key: "kind", kind: "A | AAAA", standard: `"A"`},
-		{key: "ttl", kind: "duration", standard: `"5s"`},
-		{key: "port", kind: "integer", standard: "53"},
-		{key: "dry", kind: "true | false"},
-		{key: "address", kind: "ip"},
-		{key: "tsig", kind: "table"},
-		{key: "tsig.name", kind: "text", required: true},
-		{key: "tsig.key", kind: "text"},
-		{key: "server", kind: "list of table"},
-		{key: "server[].host", kind: "text"},
-	}
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(setting{})); diff != "" {
-		t.Errorf("settings (-want +got):\n%s", diff)
-	}
-	for _, none := range []string{"", "{}", `{"type": "object"}`} {
-		if got, err := settingsOf("", json.RawMessage(none)); err != nil || got != nil {
-			t.Errorf("schema %q: got %v, %v, want no settings", none, got, err)
+	pages := map[string]manual.Plugin{execPlugin: says(picked{}, execAbout())}
+	for _, readme := range readmes {
+		if top := filepath.Base(filepath.Dir(filepath.Dir(readme))); top != "plugins" && top != "contrib" {
+			continue
 		}
+		text, err := os.ReadFile(readme)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := filepath.Base(filepath.Dir(readme))
+		pages[name] = manual.Plugin{Name: name, Doc: strings.TrimPrefix(string(text), "# "+name+"\n\n"), Capabilities: []string{"promote", "demote"}}
 	}
-	if _, err := settingsOf("", json.RawMessage(`{"properties": []}`)); err != nil {
-		t.Logf("refused: %v", err)
+	for name, p := range pages {
+		page, err := p.Page()
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		file := written(t, name+".8", page)
+		if said, err := exec.Command("groff", "-ww", "-man", "-Tutf8", "-z", file).CombinedOutput(); err != nil || len(said) > 0 {
+			t.Errorf("groff on the page of %s: %v\n%s", name, err, said)
+		}
+		said, _ := exec.Command("mandoc", "-T", "lint", "-W", "warning", file).CombinedOutput()
+		if lines := strings.Split(strings.TrimSpace(string(said)), "\n"); len(lines) != 1 || !strings.Contains(lines[0], "missing date") {
+			t.Errorf("mandoc on the page of %s:\n%s", name, said)
+		}
 	}
 }

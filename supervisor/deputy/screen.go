@@ -79,3 +79,8 @@ func (s screen) paint(st style, text string) string {
 	}
 	return "\x1b[" + string(st) + "m" + text + "\x1b[0m"
 }
+
+// painter paints in one style.
+func (s screen) painter(st style) func(string) string {
+	return func(text string) string { return s.paint(st, text) }
+}

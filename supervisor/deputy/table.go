@@ -3,6 +3,8 @@ package main
 import (
 	"strings"
 	"unicode/utf8"
+
+	"github.com/deputy-ha/deputy/sdk/manual"
 )
 
 // A table is lines of cells under a head. The last column takes what is left
@@ -59,24 +61,5 @@ func (t *table) write(b *strings.Builder, s screen, indent string) {
 	}
 }
 
-// wrap breaks text at spaces so that no line is longer than width, except
-// where a single word is.
-func wrap(text string, width int) []string {
-	var lines []string
-	for _, paragraph := range strings.Split(strings.TrimRight(text, "\n"), "\n") {
-		line := ""
-		for _, word := range strings.Fields(paragraph) {
-			switch {
-			case line == "":
-				line = word
-			case utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) <= width:
-				line += " " + word
-			default:
-				lines = append(lines, line)
-				line = word
-			}
-		}
-		lines = append(lines, line)
-	}
-	return lines
-}
+// wrap breaks text as descriptions of plugins are.
+func wrap(text string, width int) []string { return manual.Wrap(text, width) }
