@@ -10,20 +10,76 @@ import (
 
 func actCases() []Case {
 	return []Case{
-		{"demote-first", "A demote succeeds in a process that has promoted nothing, whatever was before: it is called at every start.", caseDemoteFirst},
-		{"promote", "A promote returns when the part really serves as primary, a demote when it really does not.", casePromote},
-		{"promote-twice", "A promote is repeatable.", casePromoteTwice},
-		{"demote-twice", "A demote is repeatable.", caseDemoteTwice},
-		{"describe", "Describe is answered before Configure, is always the same, and changes nothing.", caseDescribe},
-		{"leaves-nothing", "Ended after a tenure, or in the middle of an act, it leaves neither a process nor a socket.", caseLeavesNothing},
-		{"adopt", "What was promoted stays when its process ends, and a fresh one answers a promote of the same term with already: so a supervisor that comes back keeps the role.", caseAdopt},
-		{"repeat", "The same transition may be asked again.", caseRepeat},
-		{"repeat-at-once", "The same transition asked twice at once is one.", caseRepeatAtOnce},
-		{"stale-term", "A term older than one that was seen is refused as stale, and nothing is changed; a demote is never refused for its term.", caseStaleTerm},
-		{"supersede", "A planned demote interrupts a running promote, and waits for it to end.", caseSupersede},
-		{"cancel", "An act that is cancelled ends within a second, and a demote works afterwards.", caseCancel},
-		{"deadline", "An act is over at its deadline, or within a second of it, and tells no more than it saw.", caseDeadline},
-		{"forced", "A forced demote keeps the bound that the plugin names, and is repeatable.", caseForced},
+		{
+			"demote-first", "A demote succeeds in a process that has promoted nothing, whatever was before: it is called at every start.",
+			"Look at the world, not at what this process has done: demote what acts as primary, and succeed where nothing does.",
+			caseDemoteFirst,
+		},
+		{
+			"promote", "A promote returns when the part really serves as primary, a demote when it really does not.",
+			"Look before returning: what was asked for is not yet so.",
+			casePromote,
+		},
+		{
+			"promote-twice", "A promote is repeatable.",
+			"Look first: where the part is primary already, change nothing and answer already (sdk.ErrAlready, exit code 10).",
+			casePromoteTwice,
+		},
+		{
+			"demote-twice", "A demote is repeatable.",
+			"Look first: where the part is no primary, change nothing and answer already (sdk.ErrAlready, exit code 10).",
+			caseDemoteTwice,
+		},
+		{
+			"describe", "Describe is answered before Configure, is always the same, and changes nothing.",
+			"Answer it from constants: what looks at the machine belongs to Configure, what changes it to the acts.",
+			caseDescribe,
+		},
+		{
+			"leaves-nothing", "Ended after a tenure, or in the middle of an act, it leaves neither a process nor a socket once it is demoted.",
+			"Wait for what an act starts, and end all of it when the act ends or is cut short, as sdk.Command does.",
+			caseLeavesNothing,
+		},
+		{
+			"adopt", "What was promoted stays when its process ends, and a fresh one answers a promote of the same term with already: so a supervisor that comes back keeps the role.",
+			"Undo nothing when the process ends, and have a promote look first: already (sdk.ErrAlready, exit code 10) says that nothing had to be done.",
+			caseAdopt,
+		},
+		{
+			"repeat", "The same transition may be asked again.",
+			"Keep no list of what was asked: look at the world each time.",
+			caseRepeat,
+		},
+		{
+			"repeat-at-once", "The same transition asked twice at once is one.",
+			"Do one act at a time; one with the id of another that runs waits for that one's result, as package sdk has it.",
+			caseRepeatAtOnce,
+		},
+		{
+			"stale-term", "A term older than one that was seen is refused as stale, and nothing is changed; a demote is never refused for its term.",
+			"Keep the highest term that any call has told, Configure's too, and refuse older ones before anything is done, as package sdk does.",
+			caseStaleTerm,
+		},
+		{
+			"supersede", "A planned demote interrupts a running promote, and waits for it to end.",
+			"When a demote comes, end the promote that runs, wait until it is over, and only then demote.",
+			caseSupersede,
+		},
+		{
+			"cancel", "An act that is cancelled ends within a second, and a demote works afterwards.",
+			"Pass the act's context to all that it waits for, and leave nothing running that could promote later.",
+			caseCancel,
+		},
+		{
+			"deadline", "An act is over at its deadline, or within a second of it, and tells no more than it saw.",
+			"Bound each step by what is left of the act's time; where the end was not seen, answer unknown, which a plain error is.",
+			caseDeadline,
+		},
+		{
+			"forced", "A forced demote keeps the bound that the plugin names, and is repeatable.",
+			"When forced, stop acting as primary by any means and leave tidying for later; name as the bound (sdk.ForcedBound, forced_bound) what was measured, with room.",
+			caseForced,
+		},
 	}
 }
 
@@ -110,17 +166,13 @@ func caseAdopt(x *exam) {
 	t := x.promoted(p)
 	for _, end := range []func(*guest){(*guest).close, (*guest).kill} {
 		end(p)
-		x.world(true)
+		x.worldAfter("adopt", true)
 		p = x.openAt(t)
-		r := p.promote(t)
-		if r.Outcome != sdk.OutcomeAlready {
-			x.fail("a fresh process answered a promote of the same term with %s", tell(r))
-		}
-		x.world(true)
+		x.adopts(p, t)
 	}
 	ctx, cancel := context.WithTimeout(x.ctx, askBound)
 	defer cancel()
-	if err := p.Configure(ctx, x.setup(t)); err != nil {
+	if err := x.configure(ctx, p, t); err != nil {
 		x.fail("it did not take the same settings again: %v", err)
 	}
 	x.world(true)
@@ -226,8 +278,9 @@ func caseStaleTerm(x *exam) {
 
 func caseSupersede(x *exam) {
 	x.needs(sdk.CanPromote)
-	var worst time.Duration
-	for _, after := range x.middles(sdk.Promote) {
+	const over = "a promote went on when a demote was asked: demoted"
+	var end span
+	for after := range end.again(x.middles(sdk.Promote)) {
 		p := x.ready()
 		x.needsProcess(p, "its host ends a promote before it asks for a demote")
 		term := x.nextTerm()
@@ -236,57 +289,62 @@ func caseSupersede(x *exam) {
 		began := time.Now()
 		r := p.demote(term)
 		took := time.Since(began)
-		switch {
-		case !r.Outcome.OK():
+		if !r.Outcome.OK() {
 			x.fail("a demote asked %s after a promote failed: %v", short(after), r.Err())
-		case took > endBound+x.longest+x.config.slack:
-			x.fail("a demote asked %s after a promote took %s: the promote went on", short(after), short(took))
 		}
 		x.world(false)
-		promote()
+		x.took(&end, promote().Outcome.OK(), took, endBound+x.longest, over)
 		x.staysDemoted(p, term)
-		worst = max(worst, took)
 		p.close()
 	}
-	x.note("demoted after %s at most", short(worst))
+	x.kept(&end, endBound+x.longest, over)
+	x.note("demoted after %s at most", short(end.worst))
 }
 
 func caseCancel(x *exam) {
 	x.needs(sdk.CanPromote)
+	const over = "an act went on when it was cancelled: demoted"
 	var worst time.Duration
-	for _, after := range x.middles(sdk.Promote) {
-		p := x.ready()
-		term := x.nextTerm()
-		ctx, cancel := context.WithCancelCause(x.ctx)
-		defer cancel(nil)
-		promote := p.doing(ctx, x.transition(sdk.Promote, term))
-		x.pause(after)
-		x.did.add("cancelled after %s", short(after))
-		began := time.Now()
-		cancel(errors.New("cancelled"))
-		promote()
-		r := p.demote(term)
-		took := time.Since(began)
-		switch {
-		case !r.Outcome.OK():
-			x.fail("a demote after a promote that was cancelled failed: %v", r.Err())
-		case took > endBound+x.longest+x.config.slack:
-			x.fail("it was demoted %s after a promote was cancelled: the promote went on", short(took))
+	for _, a := range []sdk.Action{sdk.Promote, sdk.Demote} {
+		var end span
+		for after := range end.again(x.middles(a)) {
+			p := x.ready()
+			term := x.nextTerm()
+			if a == sdk.Demote {
+				term = x.promoted(p)
+			}
+			ctx, cancel := context.WithCancelCause(x.ctx)
+			defer cancel(nil)
+			act := p.begunBy(ctx, x.transition(a, term))
+			x.pause(after)
+			x.did.add("cancel it")
+			began := time.Now()
+			cancel(errors.New("cancelled"))
+			done := act().Outcome.OK()
+			r := p.demote(term)
+			took := time.Since(began)
+			if !r.Outcome.OK() {
+				x.fail("a demote after a %s that was cancelled failed: %v", a, r.Err())
+			}
+			x.took(&end, done, took, endBound+x.longest, over)
+			x.world(false)
+			x.staysDemoted(p, term)
+			p.close()
 		}
-		x.world(false)
-		x.staysDemoted(p, term)
-		worst = max(worst, took)
-		p.close()
+		x.kept(&end, endBound+x.longest, over)
+		worst = max(worst, end.worst)
 	}
 	x.note("demoted %s at most after the cancellation", short(worst))
 }
 
 func caseDeadline(x *exam) {
 	x.needs(sdk.CanPromote)
+	const over = "an act went on at its deadline: it ended"
 	x.middles(sdk.Promote) // so that they are known before a process waits
 	p := x.ready()
 	for _, a := range []sdk.Action{sdk.Promote, sdk.Demote} {
-		for _, timeout := range x.middles(a) {
+		var end span
+		for timeout := range end.again(x.middles(a)) {
 			term := x.nextTerm()
 			if a == sdk.Demote {
 				term = x.promoted(p)
@@ -295,10 +353,8 @@ func caseDeadline(x *exam) {
 			t.Timeout = max(timeout, time.Millisecond)
 			began := time.Now()
 			r := p.do(t)
-			late := time.Since(began) - t.Timeout
+			x.took(&end, r.Outcome.OK(), time.Since(began)-t.Timeout, endBound, over)
 			switch {
-			case late > endBound+x.config.slack:
-				x.fail("a %s that may take %s ended %s after that", a, short(t.Timeout), short(late))
 			case r.Outcome.OK():
 				x.world(a == sdk.Promote)
 			case r.Outcome == sdk.OutcomeUnchanged:
@@ -307,8 +363,16 @@ func caseDeadline(x *exam) {
 			x.demoted(p, term)
 			x.staysDemoted(p, term)
 		}
+		x.kept(&end, endBound, over)
 	}
 	p.close()
+}
+
+// forced is a demote when the lease is lost.
+func (x *exam) forced(t sdk.Term) sdk.Transition {
+	act := x.transition(sdk.Demote, t)
+	act.Mode, act.Reason, act.LeaseUntil = sdk.Forced, sdk.ReasonLost, 0
+	return act
 }
 
 func caseForced(x *exam) {
@@ -320,10 +384,8 @@ func caseForced(x *exam) {
 		if x.can(sdk.CanPromote) {
 			term = x.promoted(p)
 		}
-		t := x.transition(sdk.Demote, term)
-		t.Mode, t.Reason, t.LeaseUntil = sdk.Forced, sdk.ReasonLost, 0
 		began := time.Now()
-		r := p.do(t)
+		r := p.do(x.forced(term))
 		if took := time.Since(began); best < 0 || took < best {
 			best = took
 		}
@@ -331,9 +393,7 @@ func caseForced(x *exam) {
 			x.fail("a forced demote failed: %v", r.Err())
 		}
 		x.world(false)
-		again := x.transition(sdk.Demote, term)
-		again.Mode, again.Reason, again.LeaseUntil = t.Mode, t.Reason, t.LeaseUntil
-		if r := p.do(again); !r.Outcome.OK() {
+		if r := p.do(x.forced(term)); !r.Outcome.OK() {
 			x.lacks("demote-twice", "a forced demote failed when it was asked again: %v", r.Err())
 		}
 		x.demoted(p, term) // what it left for later

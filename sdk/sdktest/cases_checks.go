@@ -12,9 +12,26 @@ import (
 
 func checkCases() []Case {
 	return []Case{
-		{"check-changes-nothing", "A check only looks: before anything else, while promoted, and between a demote and a promote.", caseCheckLooks},
-		{"ten-checks", "Ten checks at once are all answered.", caseTenChecks},
-		{"growth", "A thousand checks leave no memory, descriptors, threads or processes behind.", caseGrowth},
+		{
+			"check-changes-nothing", "A check only looks: before anything else, while promoted, and between a demote and a promote.",
+			"Move what changes anything from the check to promote or demote, and answer what was seen: fit or not.",
+			caseCheckLooks,
+		},
+		{
+			"ten-checks", "Ten checks at once are all answered.",
+			"Let checks share no lock, file or connection that only one of them can have.",
+			caseTenChecks,
+		},
+		{
+			"growth", "A thousand checks leave no memory, descriptors, threads or processes behind.",
+			"Close what a check opens, wait for what it starts, and keep no list that only grows.",
+			caseGrowth,
+		},
+		{
+			"rank", "A rank answers for each of the others: its own position is equal to itself, and one that cannot be read is unknown.",
+			"Compare only what both positions say; whatever else is sdk.Incomparable, and no error.",
+			caseRank,
+		},
 	}
 }
 
@@ -22,14 +39,14 @@ func caseCheckLooks(x *exam) {
 	x.needs(sdk.CanCheck)
 	roles := []sdk.Role{sdk.RoleStandby, sdk.RoleCandidate, sdk.RolePrimary}
 	p := x.open()
-	x.world(false)
+	was := x.isPrimary() // whatever was left
 	look := func() {
 		for _, role := range roles {
 			p.check(role, x.suite.term)
 		}
 	}
 	look() // before anything
-	x.world(false)
+	x.world(was)
 	if !x.can(sdk.CanPromote) {
 		p.close()
 		return
@@ -90,14 +107,14 @@ func (x *exam) checksAtOnce(p *guest, role sdk.Role, n, atOnce int) int {
 		x.lacks("ten-checks", "with %d checks at once, one gave no answer: %v", atOnce, err)
 	default:
 	}
-	x.did.add("checked %d times, %d at once", done.Load(), atOnce)
+	x.did.add("%d checks, role %s, %d at once", done.Load(), role, atOnce)
 	return int(done.Load())
 }
 
 // The bounds of growth over a thousand checks. Memory may grow until it is
 // collected, and runtimes keep a few threads in stock.
 const (
-	growthTime    = 4 * time.Second // for each thousand
+	growthTime    = 20 * time.Second // for each thousand; of slow checks there are fewer
 	maxMemory     = 8 << 20
 	maxFiles      = 4
 	maxThreads    = 8
@@ -139,4 +156,46 @@ func caseGrowth(x *exam) {
 		x.demoted(p, term)
 	}
 	p.close()
+}
+
+// caseRank needs two positions: one that a check has told, and one that none
+// could have.
+func caseRank(x *exam) {
+	x.needs(sdk.CanRank, sdk.CanCheck)
+	p := x.ready()
+	mine := p.check(sdk.RoleCandidate, x.suite.term).Position
+	if mine == "" {
+		x.skip("its check tells no position here")
+	}
+	ranks, ok := p.Hosted.(interface {
+		Rank(ctx context.Context, mine string, others map[string]string) (map[string]sdk.Order, error)
+	})
+	if !ok {
+		x.skip("its host cannot ask")
+	}
+	ctx, cancel := context.WithTimeout(x.ctx, askBound)
+	defer cancel()
+	others := map[string]string{"same": mine, "strange": "no position of any plugin"}
+	over := x.did.begin("rank %q with the same and with %q", mine, others["strange"])
+	orders, err := ranks.Rank(ctx, mine, others)
+	if err != nil {
+		over("%v", err)
+		x.fail("a rank gave no answer where one of two positions is right: %v", err)
+	}
+	over("%v", orders)
+	if o := orders["same"]; o != sdk.Equal {
+		x.fail("compared with itself, its position %q is %s", mine, orderOf(o))
+	}
+	if o := orders["strange"]; o != sdk.Incomparable && o != "" {
+		x.fail("compared with %q, which is no position, its own is %s", others["strange"], o)
+	}
+	p.close()
+}
+
+// orderOf is an order for people; a node that is left out has none that is known.
+func orderOf(o sdk.Order) sdk.Order {
+	if o == "" {
+		return sdk.Incomparable
+	}
+	return o
 }

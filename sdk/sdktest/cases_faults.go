@@ -3,6 +3,7 @@ package sdktest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -12,18 +13,43 @@ import (
 
 func faultCases() []Case {
 	return []Case{
-		{"kill-promote", "Killed by SIGKILL in the middle of a promote, a fresh process demotes.", func(x *exam) { x.killed(sdk.Promote) }},
-		{"kill-demote", "Killed by SIGKILL in the middle of a demote, a fresh process demotes.", func(x *exam) { x.killed(sdk.Demote) }},
-		{"freeze-act", "A process that is frozen in an act is seen to be by the heartbeats that stay away; killed, a fresh one demotes.", caseFreezeAct},
-		{"freeze-idle", "A process that is frozen while idle is seen to be by an unanswered ping; killed, a fresh one demotes.", caseFreezeIdle},
-		{"host-death", "A plugin whose host dies ends within a second, in an act or idle; what it promoted stays.", caseHostDeath},
-		{"sigterm", "SIGTERM, SIGINT and SIGHUP do not end it while its host lives: they reach a whole control group before it could demote.", caseSignals},
+		{
+			"kill-promote", "Killed by SIGKILL in the middle of a promote, a fresh process demotes.",
+			"Have a demote undo each step of a promote, whether it was done, half done or not; a lock of a dead process is nobody's.",
+			func(x *exam) { x.killed(sdk.Promote) },
+		},
+		{
+			"kill-demote", "Killed by SIGKILL in the middle of a demote, a fresh process demotes.",
+			"Have a demote go on wherever another one was killed; a lock of a dead process is nobody's.",
+			func(x *exam) { x.killed(sdk.Demote) },
+		},
+		{
+			"freeze-act", "A process that is frozen in an act is seen to be by the heartbeats that stay away; killed, a fresh one demotes.",
+			"Send heartbeats as often as the call asks for them, from the process that does the work, as package sdk does.",
+			caseFreezeAct,
+		},
+		{
+			"freeze-idle", "A process that is frozen while idle is seen to be by an unanswered ping; killed, a fresh one demotes.",
+			"Let the process that does the work answer on the socket itself, not one in front of it.",
+			caseFreezeIdle,
+		},
+		{
+			"host-death", "A plugin whose host dies ends within a second, in an act or idle; what it promoted stays.",
+			"End when standard input does, which is the host's death, with what an act has started, as package sdk does.",
+			caseHostDeath,
+		},
+		{
+			"sigterm", "SIGTERM, SIGINT and SIGHUP do not end it while its host lives: they reach a whole control group before it could demote.",
+			"Ignore them, as package sdk does: the host says when to end.",
+			caseSignals,
+		},
 	}
 }
 
 func (x *exam) killed(a sdk.Action) {
 	x.needs(sdk.CanPromote)
-	for _, after := range x.middles(a) {
+	middles := x.middles(a)
+	for i, after := range append(middles, middles[0]) {
 		p := x.ready()
 		term := x.nextTerm()
 		if a == sdk.Demote {
@@ -34,7 +60,14 @@ func (x *exam) killed(a sdk.Action) {
 		p.kill()
 		act()
 		p = x.openAt(term)
-		x.demoted(p, term)
+		if i == len(middles) { // the lease may be lost just then
+			if r := p.do(x.forced(term)); !r.Outcome.OK() {
+				x.fail("it could not be demoted when forced: %v", r.Err())
+			}
+			x.world(false)
+		} else {
+			x.demoted(p, term)
+		}
 		x.staysDemoted(p, term)
 		p.close()
 	}
@@ -59,7 +92,7 @@ func caseFreezeAct(x *exam) {
 	var beats atomic.Int64
 	term := x.nextTerm()
 	began := time.Now()
-	x.did.add("asked for a heartbeat each %s", beat)
+	x.did.add("ask for a heartbeat each %s in what follows", beat)
 	r := p.doingHeard(x.ctx, x.transition(sdk.Promote, term), beat, func(string) { beats.Add(1) })()
 	took := time.Since(began)
 	switch {
@@ -133,7 +166,7 @@ func (x *exam) signal(p *guest, s syscall.Signal) {
 			x.fail("send %s to process %d: %v", signalName(s), pid, err)
 		}
 	}
-	x.did.add("sent it %s", signalName(s))
+	x.did.add("send it %s", signalName(s))
 	if s != syscall.SIGSTOP {
 		return
 	}
@@ -160,10 +193,12 @@ func signalName(s syscall.Signal) string {
 }
 
 func caseHostDeath(x *exam) {
-	var worst time.Duration
+	const lives = "it lives on when its host has died: gone"
+	var idle, acting span
 	orphan := func(p *guest, t sdk.Transition, after time.Duration) {
 		ctx, cancel := context.WithTimeout(x.ctx, askBound+after)
 		defer cancel()
+		x.did.add("its host dies %s", dies(t, after))
 		doomed, err := p.Orphan(ctx, t, after)
 		died := time.Now()
 		switch {
@@ -172,14 +207,17 @@ func caseHostDeath(x *exam) {
 		case err != nil:
 			x.fail("its host could not be killed: %v", err)
 		}
-		x.did.add("its host died %s after %s", short(after), act(t))
 		for len(living(doomed)) > 0 {
-			if since := time.Since(died); since > endBound+x.config.slack {
+			if since := time.Since(died); since > endBound+slack {
 				x.fail("%s after its host died these live: %s", short(since), processNames(living(doomed)))
 			}
 			x.pause(time.Millisecond)
 		}
-		worst = max(worst, time.Since(died))
+		end := &acting
+		if t.Action == "" {
+			end = &idle
+		}
+		x.took(end, false, time.Since(died), endBound, lives)
 	}
 	p := x.open()
 	if len(p.PIDs()) > 0 {
@@ -202,21 +240,22 @@ func caseHostDeath(x *exam) {
 			orphan(p, sdk.Transition{}, 0)
 			x.worldAfter("adopt", true)
 			p = x.openAt(term)
-			if r := p.promote(term); r.Outcome != sdk.OutcomeAlready {
-				x.lacks("adopt", "a fresh process answered a promote of the same term with %s", tell(r))
-			}
+			x.adopts(p, term)
 		}
 		x.demoted(p, term)
 		p.close()
 	}
-	x.note("gone %s at most after its host", short(worst))
+	x.kept(&idle, endBound, lives)
+	x.kept(&acting, endBound, lives)
+	x.note("gone %s at most after its host", short(max(idle.worst, acting.worst)))
 }
 
-func act(t sdk.Transition) string {
+// dies is when a host dies, for people.
+func dies(t sdk.Transition, after time.Duration) string {
 	if t.Action == "" {
-		return "nothing"
+		return "while it is idle"
 	}
-	return "a " + string(t.Action) + " began"
+	return fmt.Sprintf("%s after this began: %s", short(after), what(t))
 }
 
 func caseSignals(x *exam) {

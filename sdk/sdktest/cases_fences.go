@@ -8,9 +8,21 @@ import (
 
 func fenceCases() []Case {
 	return []Case{
-		{"fence-self", "A fence of the node that it runs on is refused, and changes nothing.", caseFenceSelf},
-		{"fence", "A fence returns when the other node is proven to be down, and is repeatable, also by another process.", caseFence},
-		{"fence-stranger", "A fence of a node that the plugin does not know never says that it is down.", caseFenceStranger},
+		{
+			"fence-self", "A fence of the node that it runs on is refused, and changes nothing.",
+			"Compare the victim with this node before anything else, as package sdk does.",
+			caseFenceSelf,
+		},
+		{
+			"fence", "A fence returns when the other node is proven to be down, and is repeatable, also by another process.",
+			"Ask the device how the node is instead of remembering: one that is down already is fenced.",
+			caseFence,
+		},
+		{
+			"fence-stranger", "A fence of a node that the plugin does not know never says that it is down.",
+			"Refuse a victim that is nowhere in the settings: nobody has seen it down.",
+			caseFenceStranger,
+		},
 	}
 }
 

@@ -16,9 +16,26 @@ import (
 
 func firstCases() []Case {
 	return []Case{
-		{"start", "It starts, prints its handshake before anything else, has its socket in the folder that it is given, and answers within 10 s.", caseStart},
-		{"end", "It ends soon when it is told to.", caseEnd},
-		{"settings", "It takes the sample of its settings, and names an unknown or missing setting by its key.", caseSettings},
+		{
+			"start", "It starts, prints its handshake before anything else, has its socket in the folder that it is given, and answers within 10 s.",
+			"Print nothing before the handshake, listen in $PLUGIN_UNIX_SOCKET_DIR, and leave slow work to Configure: package sdk does the first two once main runs.",
+			caseStart,
+		},
+		{
+			"end", "It ends soon when it is told to.",
+			"When told to drain and to shut down, end what runs and exit, and wait for nothing without a bound.",
+			caseEnd,
+		},
+		{
+			"settings", "It takes settings that are right, and names each unknown or missing one by its key.",
+			"Declare every setting in the schema, refuse what is not in it, and tell all mistakes at once, each with its key.",
+			caseSettings,
+		},
+		{
+			"no-settings", "Asked for an act or a check before it has settings, it says that it cannot, and goes on.",
+			"Answer before Configure as a failure of that call: neither claim to have done it nor end.",
+			caseNoSettings,
+		},
 	}
 }
 
@@ -66,6 +83,7 @@ func caseLeavesNothing(x *exam) {
 		x.demoted(q, t)
 		x.staysDemoted(q, t)
 		q.close()
+		x.nothingLeft(p) // it has promoted nothing that could be adopted any more
 		x.nothingLeft(q)
 	}
 }
@@ -74,7 +92,7 @@ func caseLeavesNothing(x *exam) {
 // and has ended.
 func (x *exam) nothingLeft(p *guest) {
 	left := p.Left()
-	for end := time.Now().Add(x.config.slack); time.Now().Before(end) && len(left.Processes) > 0; left = p.Left() {
+	for end := time.Now().Add(slack); time.Now().Before(end) && len(left.Processes) > 0; left = p.Left() {
 		x.pause(10 * time.Millisecond) // they may be about to end
 	}
 	if len(left.Processes) > 0 {
@@ -83,6 +101,30 @@ func (x *exam) nothingLeft(p *guest) {
 	if len(left.Sockets) > 0 {
 		x.fail("sockets are left: %v", left.Sockets)
 	}
+}
+
+// caseNoSettings asks for no promote: nobody could say what.
+func caseNoSettings(x *exam) {
+	p := x.start()
+	x.needsProcess(p, "its host has its settings before anything is asked")
+	if x.can(sdk.CanDemote) {
+		if r := p.demote(x.suite.term); r.Outcome.OK() {
+			x.fail("before it had settings, a demote was answered with %s: nobody has looked", tell(r))
+		}
+	}
+	if x.can(sdk.CanCheck) {
+		ctx, cancel := context.WithTimeout(x.ctx, askBound)
+		defer cancel()
+		over := x.did.begin("check, role %s", sdk.RoleStandby)
+		h, err := p.Check(ctx, sdk.RoleStandby, 0)
+		if over("fit %v: %s, error %v", h.Fit, h.Detail, err); err == nil && h.Fit {
+			x.fail("before it had settings, a check was answered with fit: nobody has looked")
+		}
+	}
+	if err := x.ping(p, askBound); err != nil {
+		x.fail("asked before it had settings, it did not answer a ping any more: %v", err)
+	}
+	p.close()
 }
 
 func (x *exam) ping(p *guest, within time.Duration) error {
@@ -134,7 +176,7 @@ func (x *exam) describe(p *guest) wire.Description {
 	if err != nil {
 		x.fail("it did not answer what it is: %v", err)
 	}
-	x.did.add("asked what it is: %s %v", d.Name, d.Capabilities)
+	x.did.add("describe: %s %v", d.Name, d.Capabilities)
 	return d
 }
 
@@ -147,7 +189,7 @@ func (x *exam) alike(a, b wire.Description, when string) {
 func caseSettings(x *exam) {
 	p := x.start()
 	if err := x.validate(p, x.config.Settings); err != nil {
-		x.fail("it does not take the sample of its settings: %v", err)
+		x.fail("it does not take the settings that it is to be examined with: %v", err)
 	}
 	const unknown = "no_such_setting"
 	with := maps.Clone(x.config.Settings)
@@ -180,12 +222,17 @@ func caseSettings(x *exam) {
 	}
 	if len(required) == 0 {
 		x.note("its schema requires no setting")
+	} else { // all mistakes, not the first
+		delete(with, required[0])
+		if err := x.validate(p, with); !slices.Contains(keys(err), unknown) || !slices.Contains(keys(err), required[0]) {
+			x.fail("of settings with %s and without %s it does not name both: %v", unknown, required[0], err)
+		}
 	}
 	// What was judged is not in force, and the same settings again are nothing new.
 	for range 2 {
 		ctx, cancel := context.WithTimeout(x.ctx, askBound)
 		defer cancel()
-		if err := p.Configure(ctx, x.setup(0)); err != nil {
+		if err := x.configure(ctx, p, 0); err != nil {
 			x.fail("it does not take settings that it found right: %v", err)
 		}
 	}
@@ -201,7 +248,11 @@ func (x *exam) validate(p *guest, settings map[string]any) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		x.fail("it did not judge settings within %s", askBound)
 	}
-	x.did.add("asked to judge settings %v: %v", slices.Sorted(maps.Keys(settings)), err)
+	judged := "right"
+	if err != nil {
+		judged = err.Error()
+	}
+	x.did.add("judge settings %s: %s", settingNames(settings), judged)
 	return err
 }
 

@@ -10,16 +10,27 @@ import (
 
 func leaseCases() []Case {
 	return []Case{
-		{"renew", "A renewal is answered at any time, also during a promote, and promotes nothing.", caseRenew},
-		{"expire", "What is renewed lasts, and never beyond the lease: a frozen plugin's part ends by itself.", caseExpire},
+		{
+			"renew", "A renewal is answered at any time, also during a promote, and promotes nothing.",
+			"Extend what is there and nothing else; wait for no act, and where nothing is there yet say so without an error.",
+			caseRenew,
+		},
+		{
+			"expire", "What is renewed lasts, and never beyond the lease: a frozen plugin's part ends by itself.",
+			"Have the kernel or the server end it, by a timeout that each promote and renewal sets to the lease's end; a timer of the process freezes with it.",
+			caseExpire,
+		},
 	}
 }
 
 func (g *guest) renew(until sdk.Instant) error {
 	ctx, cancel := context.WithTimeout(g.x.ctx, askBound)
 	defer cancel()
+	over := g.x.did.begin("renew for %s", short(until.Sub(sdk.Now())))
 	err := g.Renew(ctx, until)
-	g.x.did.add("renewed for %s: %v", short(until.Sub(sdk.Now())), err)
+	if err != nil {
+		over("%v", err)
+	}
 	return err
 }
 
@@ -65,6 +76,7 @@ func caseExpire(x *exam) {
 	x.needsProcess(p, "none can be frozen")
 	t := x.transition(sdk.Promote, x.nextTerm())
 	t.LeaseUntil = sdk.Now().Add(lease)
+	x.did.add("the lease holds for %s from here", lease)
 	if r := p.do(t); !r.Outcome.OK() {
 		x.lacks("promote", "it could not be promoted: %v", r.Err())
 	}
@@ -78,7 +90,7 @@ func caseExpire(x *exam) {
 		x.world(true)
 	}
 	x.pause(until.Sub(sdk.Now()))
-	x.did.add("the lease ended")
+	x.did.add("the lease has ended")
 	x.world(false)
 	p.kill()
 	p = x.openAt(t.Term)

@@ -6,8 +6,16 @@ import (
 
 func processCases() []Case {
 	return []Case{
-		{"output", "It may print what it likes: it works on, however much it is.", caseOutput},
-		{"descriptors", "What it starts does not keep its outputs open: nobody reads them once it has ended.", caseDescriptors},
+		{
+			"output", "It may print what it likes: it works on, however much it is.",
+			"Let nothing depend on what is printed or on how fast it is read.",
+			caseOutput,
+		},
+		{
+			"descriptors", "What it starts does not keep its outputs open: nobody reads them once it has ended.",
+			"Start what outlives the process with outputs of its own, such as /dev/null or a file.",
+			caseDescriptors,
+		},
 	}
 }
 

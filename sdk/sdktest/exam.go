@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -18,18 +20,34 @@ const (
 	startBound = 10 * time.Second // from its start to its first answer; a host waits no longer
 	askBound   = 5 * time.Second  // to answer a question
 	endBound   = time.Second      // to end an act that was cancelled or is over its time, or itself once its host is gone
+	slack      = time.Second      // on top of a bound, because the machine may be busy
 )
 
-// steps are what a case has done, for the report of a failure.
+// steps are what a case has done, for the report of a failure, in the order in
+// which it was begun.
 type steps struct {
-	mu  sync.Mutex
-	all []string
+	mu    sync.Mutex
+	began time.Time
+	all   []string
 }
 
-func (s *steps) add(format string, args ...any) {
+// add tells of a step that is done.
+func (s *steps) add(format string, args ...any) { s.begin(format, args...) }
+
+// begin tells of a step, and returns what adds how it ended.
+func (s *steps) begin(format string, args ...any) (ended func(format string, args ...any)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.all = append(s.all, fmt.Sprintf(format, args...))
+	if s.began.IsZero() {
+		s.began = time.Now()
+	}
+	i := len(s.all)
+	s.all = append(s.all, fmt.Sprintf("+%s  ", short(time.Since(s.began)))+fmt.Sprintf(format, args...))
+	return func(format string, args ...any) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.all[i] += ": " + fmt.Sprintf(format, args...)
+	}
 }
 
 // maxSteps is how many steps are told, the last ones.
@@ -88,11 +106,12 @@ func (x *exam) can(c sdk.Capability) bool { return slices.Contains(x.about.Capab
 func (x *exam) start() *guest {
 	ctx, cancel := context.WithTimeoutCause(x.ctx, startBound, fmt.Errorf("not within %s", startBound))
 	defer cancel()
+	started := x.did.begin("start it")
 	h, err := x.subject.Open(ctx)
 	if err != nil {
+		started("%v", err)
 		x.lacks("start", "it did not start: %v", err)
 	}
-	x.did.add("started it")
 	g := &guest{Hosted: h, x: x}
 	x.guests = append(x.guests, g)
 	if x.about == nil {
@@ -113,10 +132,31 @@ func (x *exam) openAt(t sdk.Term) *guest {
 	g := x.start()
 	ctx, cancel := context.WithTimeout(x.ctx, askBound)
 	defer cancel()
-	if err := g.Configure(ctx, x.setup(t)); err != nil {
+	if err := x.configure(ctx, g, t); err != nil {
 		x.lacks("settings", "it did not take its settings: %v", err)
 	}
 	return g
+}
+
+func (x *exam) configure(ctx context.Context, g *guest, t sdk.Term) error {
+	seen := ""
+	if t > 0 {
+		seen = fmt.Sprintf(", its host has seen term %d", t)
+	}
+	done := x.did.begin("settings in force: %s%s", settingNames(x.config.Settings), seen)
+	err := g.Configure(ctx, x.setup(t))
+	if err != nil {
+		done("%v", err)
+	}
+	return err
+}
+
+// settingNames are the keys of settings, without what may be secret.
+func settingNames(settings map[string]any) string {
+	if len(settings) == 0 {
+		return "none"
+	}
+	return strings.Join(slices.Sorted(maps.Keys(settings)), ", ")
 }
 
 func (x *exam) setup(t sdk.Term) wire.Setup {
@@ -140,8 +180,12 @@ func (x *exam) ready() *guest {
 		return p
 	}
 	if r := p.demote(x.suite.term); !r.Outcome.OK() {
+		if x.spoiled != "" {
+			x.skip("cannot be tried: a fresh process cannot demote what is left of %s", x.spoiled)
+		}
 		x.lacks("demote-first", "a fresh process could not be demoted: %v", r.Err())
 	}
+	x.world(false)
 	if x.tellsAlready == nil {
 		r := p.demote(x.suite.term)
 		tells := r.Outcome == sdk.OutcomeAlready
@@ -150,12 +194,24 @@ func (x *exam) ready() *guest {
 	return p
 }
 
+// adopts has a fresh process asked for a promote of what is promoted.
+func (x *exam) adopts(p *guest, t sdk.Term) {
+	switch r := p.promote(t); {
+	case !r.Outcome.OK():
+		x.lacks("promote-twice", "a fresh process answered a promote of the same term with %s", tell(r))
+	case r.Outcome != sdk.OutcomeAlready:
+		x.lacks("adopt", "a fresh process answered a promote of the same term with %s", tell(r))
+	}
+	x.worldAfter("adopt", true)
+}
+
 // promoted makes a ready plugin primary for a new term.
 func (x *exam) promoted(p *guest) sdk.Term {
 	t := x.nextTerm()
 	if r := p.promote(t); !r.Outcome.OK() {
 		x.lacks("promote", "it could not be promoted: %v", r.Err())
 	}
+	x.world(true)
 	return t
 }
 
@@ -183,6 +239,48 @@ func (x *exam) middles(a sdk.Action) []time.Duration {
 		return []time.Duration{took / 4}
 	}
 	return []time.Duration{took / 4, took / 2, 3 * took / 4}
+}
+
+// A span is what something took that has a bound, in several tries: each time
+// with what a busy machine adds, and without in most.
+type span struct {
+	worst       time.Duration
+	tries, over int
+}
+
+// again yields the times to try, and two more where a try was over the bound: a
+// machine is seldom busy three times.
+func (s *span) again(middles []time.Duration) iter.Seq[time.Duration] {
+	return func(yield func(time.Duration) bool) {
+		for i := range len(middles) + 2 {
+			if i >= len(middles) && s.over == 0 || !yield(middles[i%len(middles)]) {
+				return
+			}
+		}
+	}
+}
+
+// took adds one try. Over is how its failure is told. An act that was done in
+// time has not been disturbed, and proves nothing.
+func (x *exam) took(s *span, done bool, d, bound time.Duration, over string) {
+	if d > bound+slack {
+		x.fail("%s after %s, %s at most are right", over, short(d), short(bound))
+	}
+	s.worst = max(s.worst, d)
+	switch {
+	case d > bound:
+		s.over++
+		fallthrough
+	case !done:
+		s.tries++
+	}
+}
+
+// kept sees that the bound was kept in most tries.
+func (x *exam) kept(s *span, bound time.Duration, over string) {
+	if s.over > 1 && 2*s.over > s.tries {
+		x.fail("%s after %s at worst, and too late in %d of %d tries, %s at most are right", over, short(s.worst), s.over, s.tries, short(bound))
+	}
 }
 
 // pause waits. A case that lasts too long fails by it.
@@ -222,22 +320,32 @@ func (x *exam) staysDemoted(p *guest, t sdk.Term) {
 }
 
 // world sees that the part acts as primary, or does not, where somebody can.
-func (x *exam) world(want bool) { x.worldAfter(x.k.Name, want) }
+// Whether it does after an act by itself is the case promote's.
+func (x *exam) world(want bool) { x.worldAfter("promote", want) }
 
 // worldAfter is world where another case proves that it is so.
 func (x *exam) worldAfter(other string, want bool) {
 	if x.config.Promoted == nil {
 		return
 	}
-	is, err := x.config.Promoted()
-	switch {
-	case err != nil:
-		x.fail("it cannot be seen whether the part acts as primary: %v", err)
+	switch is := x.isPrimary(); {
 	case is && !want:
 		x.lacks(other, "the part acts as primary, as seen from outside")
 	case !is && want:
 		x.lacks(other, "the part does not act as primary, as seen from outside")
 	}
+}
+
+// isPrimary looks whether the part acts as primary, where somebody can.
+func (x *exam) isPrimary() bool {
+	if x.config.Promoted == nil {
+		return false
+	}
+	is, err := x.config.Promoted()
+	if err != nil {
+		x.fail("it cannot be seen whether the part acts as primary: %v", err)
+	}
+	return is
 }
 
 // nextTerm returns a term higher than all before. Between two of them there is
@@ -279,30 +387,49 @@ func (g *guest) doing(ctx context.Context, t sdk.Transition) func() sdk.Result {
 
 func (g *guest) doingHeard(ctx context.Context, t sdk.Transition, heartbeat time.Duration, heard func(string)) func() sdk.Result {
 	ended := make(chan sdk.Result, 1)
-	what := fmt.Sprintf("%s, term %d", t.Action, t.Term)
-	if t.Mode == sdk.Forced {
-		what = "forced " + what
-	}
-	if t.Attempt > 1 {
-		what += fmt.Sprintf(", attempt %d", t.Attempt)
-	}
+	over := g.x.did.begin("%s", what(t))
 	began := time.Now()
 	g.x.acts.Go(func() {
 		r := g.Do(ctx, t, heartbeat, heard)
-		g.x.did.add("%s: %s after %s", what, tell(r), short(time.Since(began)))
+		detail := ""
+		if r.Detail != "" {
+			detail = ": " + r.Detail
+		}
+		over("%s after %s%s", r.Outcome, short(time.Since(began)), detail)
 		ended <- r
 	})
 	return func() sdk.Result { return <-ended }
 }
 
+// what is what a plugin is asked for, for people.
+func what(t sdk.Transition) string {
+	var with []string
+	if t.Action == sdk.Demote {
+		with = append(with, string(t.Mode))
+	}
+	with = append(with, fmt.Sprintf("term %d", t.Term))
+	switch t.Action {
+	case sdk.Fence:
+		with = append(with, "victim "+t.Primary.Node)
+	case sdk.Follow:
+		with = append(with, fmt.Sprintf("primary %s at %s", t.Primary.Node, t.Primary.Address))
+	}
+	if t.Attempt > 1 {
+		with = append(with, fmt.Sprintf("attempt %d", t.Attempt))
+	}
+	return fmt.Sprintf("%s, %s, within %s", t.Action, strings.Join(with, ", "), short(t.Timeout))
+}
+
 // begun is doing, and returns once the plugin works at it. Two calls may
 // otherwise arrive in another order than they were made in.
-func (g *guest) begun(t sdk.Transition) func() sdk.Result {
+func (g *guest) begun(t sdk.Transition) func() sdk.Result { return g.begunBy(g.x.ctx, t) }
+
+func (g *guest) begunBy(ctx context.Context, t sdk.Transition) func() sdk.Result {
 	if !g.x.about.Heartbeats {
-		return g.doing(g.x.ctx, t) // a process for each call has its own order
+		return g.doing(ctx, t) // a process for each call has its own order
 	}
 	sign := make(chan struct{}, 1)
-	wait := g.doingHeard(g.x.ctx, t, time.Millisecond, func(string) {
+	wait := g.doingHeard(ctx, t, time.Millisecond, func(string) {
 		select {
 		case sign <- struct{}{}:
 		default:
@@ -324,11 +451,13 @@ func (g *guest) begun(t sdk.Transition) func() sdk.Result {
 func (g *guest) check(role sdk.Role, t sdk.Term) sdk.Health {
 	ctx, cancel := context.WithTimeout(g.x.ctx, g.x.config.Timeout)
 	defer cancel()
+	over := g.x.did.begin("check, role %s, term %d", role, t)
 	h, err := g.Check(ctx, role, t)
 	if err != nil {
+		over("%v", err)
 		g.x.fail("a check for %s gave no answer: %v", role, err)
 	}
-	g.x.did.add("check for %s: fit %v: %s", role, h.Fit, h.Detail)
+	over("fit %v: %s", h.Fit, h.Detail)
 	return h
 }
 
@@ -337,12 +466,13 @@ func (g *guest) close() {
 	if g.ended {
 		return
 	}
-	ctx, cancel := context.WithTimeout(g.x.ctx, askBound+endBound+g.x.config.slack)
+	ctx, cancel := context.WithTimeout(g.x.ctx, askBound+endBound+slack)
 	defer cancel()
+	over := g.x.did.begin("end it")
 	err := g.Close(ctx)
 	g.ended = true
-	g.x.did.add("ended it")
 	if err != nil {
+		over("%v", err)
 		g.x.lacks("end", "it did not end when it was told to: %v", err)
 	}
 }
@@ -351,9 +481,9 @@ func (g *guest) close() {
 func (g *guest) kill() {
 	ctx, cancel := context.WithTimeout(g.x.ctx, askBound)
 	defer cancel()
+	g.x.did.add("kill it by SIGKILL")
 	err := g.Kill(ctx)
 	g.ended = true
-	g.x.did.add("killed it by SIGKILL")
 	if err != nil {
 		g.x.fail("SIGKILL did not end it: %v", err)
 	}

@@ -83,8 +83,6 @@ type Config struct {
 	Lease    time.Duration  // how long the lease holds from the beginning of each act; a minute by default
 	Term     sdk.Term       // the first; seconds since 1970 by default, so that it grows from run to run
 	Only     *regexp.Regexp // the names of the cases to run; all by default
-
-	slack time.Duration // on top of each bound, because the machine may be busy
 }
 
 // A Verdict is what came out of one case.
@@ -100,11 +98,12 @@ const (
 // A Result tells of one case.
 type Result struct {
 	Case     string        `json:"case"`           // its name
-	Contract string        `json:"contract"`       // the rule that it proves
+	Contract string        `json:"contract"`       // the rule that it proves; of a failure the rule that is broken
 	Verdict  Verdict       `json:"verdict"`        // what came of it
 	Took     time.Duration `json:"took_ns"`        // from its beginning to its verdict
 	Note     string        `json:"note,omitempty"` // of a pass: what was measured; of a skip: why
-	Did      []string      `json:"did,omitempty"`  // of a failure: what was done, in order
+	Did      []string      `json:"did,omitempty"`  // of a failure: what was done, in order, with the time since the first step
 	Saw      string        `json:"saw,omitempty"`  // of a failure: what came of it
 	Said     string        `json:"said,omitempty"` // of a failure: what the plugin printed last
+	Cure     string        `json:"cure,omitempty"` // of a failure: what usually puts it right
 }

@@ -17,21 +17,30 @@ import (
 // A Case proves one rule of the contract.
 type Case struct {
 	Name     string // short, for --run
-	Contract string // the rule
+	Contract string // the rule, in a sentence
+	Cure     string // what usually puts right a plugin that breaks it
 	run      func(*exam)
 }
 
 // Cases returns all cases, in the order in which they run: a case that others
 // stand on comes before them.
 func Cases() []Case {
-	return slices.Concat(firstCases(), actCases(), fenceCases(), faultCases(), checkCases(), processCases(), leaseCases())
+	return slices.Concat(firstCases(), actCases(), fenceCases(), followCases(), faultCases(), checkCases(), processCases(), leaseCases())
+}
+
+// caseOf returns the case of that name.
+func caseOf(name string) Case {
+	all := Cases()
+	return all[slices.IndexFunc(all, func(k Case) bool { return k.Name == name })]
 }
 
 // caseBound bounds one case, besides the acts that it asks for.
 const caseBound = time.Minute
 
 // Examine runs the cases one after the other and returns what came out; each
-// is also told to heard, when given, as soon as it is known.
+// is also told to heard, when given, as soon as it is known. When ctx ends, the
+// case that runs is cut short and the plugin demoted; what was not run is told
+// as skipped, and the error says why.
 func Examine(ctx context.Context, s Subject, c Config, heard func(Result)) ([]Result, error) {
 	if c.StateDir == "" {
 		dir, err := os.MkdirTemp("", "sdktest-state-")
@@ -47,14 +56,19 @@ func Examine(ctx context.Context, s Subject, c Config, heard func(Result)) ([]Re
 		if c.Only != nil && !c.Only.MatchString(k.Name) {
 			continue
 		}
-		if ctx.Err() != nil {
-			return all, fmt.Errorf("examine: %w", context.Cause(ctx))
+		var r Result
+		if ctx.Err() == nil {
+			r = u.run(ctx, k)
+		} else {
+			r = Result{Case: k.Name, Contract: k.Contract, Verdict: Skipped, Note: fmt.Sprintf("not run: %v", context.Cause(ctx))}
 		}
-		r := u.run(ctx, k)
 		all = append(all, r)
 		if heard != nil {
 			heard(r)
 		}
+	}
+	if ctx.Err() != nil {
+		return all, fmt.Errorf("examine: %w", context.Cause(ctx))
 	}
 	return all, nil
 }
@@ -71,6 +85,7 @@ type suite struct {
 	longest      time.Duration // that a demote took
 	tellsAlready *bool         // whether a demote that has nothing to do says so
 	failed       map[string]bool
+	spoiled      string // the case whose failure has left what a fresh process cannot demote
 }
 
 func newSuite(s Subject, c Config) *suite {
@@ -86,9 +101,6 @@ func newSuite(s Subject, c Config) *suite {
 	if c.Node == (sdk.Peer{}) {
 		c.Node = sdk.Peer{Node: "sdktest", Address: "127.0.0.1"}
 	}
-	if c.slack <= 0 {
-		c.slack = time.Second
-	}
 	return &suite{subject: s, config: c, term: c.Term, failed: map[string]bool{}}
 }
 
@@ -96,7 +108,7 @@ func newSuite(s Subject, c Config) *suite {
 func (u *suite) run(all context.Context, k Case) Result {
 	ctx, cancel := context.WithTimeoutCause(all, caseBound+8*u.config.Timeout, fmt.Errorf("the case is not over within %s", caseBound+8*u.config.Timeout))
 	defer cancel()
-	x := &exam{suite: u, ctx: ctx, k: k, result: Result{Case: k.Name, Contract: k.Contract, Verdict: Passed}}
+	x := &exam{suite: u, ctx: ctx, k: k, rule: k, result: Result{Case: k.Name, Contract: k.Contract, Verdict: Passed}}
 	began := time.Now()
 	over := make(chan struct{})
 	go func() { // a goroutine of its own, which Goexit ends
@@ -120,6 +132,7 @@ type exam struct {
 	*suite
 	ctx    context.Context
 	k      Case
+	rule   Case // that a failure breaks: another one's where that has not run
 	did    steps
 	guests []*guest
 	acts   sync.WaitGroup
@@ -129,6 +142,7 @@ type exam struct {
 // fail ends the case: what was seen is not what the contract says.
 func (x *exam) fail(format string, args ...any) {
 	x.result.Verdict, x.result.Saw, x.result.Did = Failed, fmt.Sprintf(format, args...), x.did.list()
+	x.result.Contract, x.result.Cure = x.rule.Contract, x.rule.Cure
 	if err := context.Cause(x.ctx); err != nil {
 		x.result.Saw += "; " + err.Error()
 	}
@@ -150,8 +164,12 @@ func (x *exam) skip(format string, args ...any) {
 // lacks ends the case because what another case proves does not hold. That is
 // this one's failure only where it is not known already.
 func (x *exam) lacks(other, format string, args ...any) {
-	if other != x.k.Name && x.suite.failed[other] {
+	failed, ran := x.suite.failed[other]
+	if other != x.k.Name && failed {
 		x.skip("cannot be tried: see %s", other)
+	}
+	if !ran {
+		x.rule = caseOf(other)
 	}
 	x.fail(format, args...)
 }
@@ -185,7 +203,9 @@ func (x *exam) tidy() {
 		return
 	}
 	if p.Configure(ctx, x.setup(0)) == nil {
-		p.Do(ctx, x.transition(sdk.Demote, x.suite.term), time.Second, func(string) {})
+		if r := p.Do(ctx, x.transition(sdk.Demote, x.suite.term), time.Second, func(string) {}); !r.Outcome.OK() && x.spoiled == "" {
+			x.spoiled = x.k.Name
+		}
 	}
 	_ = p.Close(ctx)
 }

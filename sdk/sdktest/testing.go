@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
 )
 
@@ -21,8 +20,13 @@ type T interface {
 	Skip(args ...any)                  // ends the test: it does not apply
 }
 
-// Run runs the cases as subtests of a *testing.T. A case fails its subtest, or
-// skips it, with the reason.
+// testWidth is what is left of 100 columns where go test shows what a subtest
+// says.
+const testWidth = 88
+
+// Run runs the cases as subtests of a *testing.T. A case fails its subtest with
+// what was done, what was seen and what the contract says, or skips it with the
+// reason.
 func Run[S interface {
 	T
 	Run(name string, f func(S)) bool
@@ -41,7 +45,7 @@ func Run[S interface {
 			t.Helper()
 			switch r := u.run(t.Context(), k); r.Verdict {
 			case Failed:
-				t.Errorf("%s", r)
+				t.Errorf("%s", r.Text(testWidth))
 			case Skipped:
 				t.Skip(r.Note)
 			default:
@@ -49,24 +53,6 @@ func Run[S interface {
 			}
 		})
 	}
-}
-
-// String tells of a case for people.
-func (r Result) String() string {
-	var b strings.Builder
-	b.WriteString(r.Case + ": " + string(r.Verdict))
-	if r.Note != "" {
-		b.WriteString(": " + r.Note)
-	}
-	if r.Verdict == Failed {
-		b.WriteString("\ncontract: " + r.Contract)
-		b.WriteString("\ndid:      " + strings.Join(r.Did, "\n          "))
-		b.WriteString("\nsaw:      " + r.Saw)
-		if r.Said != "" {
-			b.WriteString("\nsaid:     " + strings.ReplaceAll(r.Said, "\n", "\n          "))
-		}
-	}
-	return b.String()
 }
 
 // Own starts the test's own program as a plugin, as deputy does, for as long as

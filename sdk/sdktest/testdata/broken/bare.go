@@ -84,15 +84,8 @@ func (s *bareServer) Configure(_ context.Context, r *proto.ConfigureRequest) (*p
 		return nil, err
 	}
 	file, _ := settings["file"].(string)
-	if rule() != "no-sdk-takes-anything" {
-		for key := range settings {
-			if key != "file" {
-				return &proto.ConfigureResponse{Mistakes: []*proto.Mistake{{Key: key, Message: "there is no such setting"}}}, nil
-			}
-		}
-		if file == "" {
-			return &proto.ConfigureResponse{Mistakes: []*proto.Mistake{{Key: "file", Message: "is missing"}}}, nil
-		}
+	if mistakes := mistakesIn(settings, file); len(mistakes) > 0 {
+		return &proto.ConfigureResponse{Mistakes: mistakes}, nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -101,6 +94,21 @@ func (s *bareServer) Configure(_ context.Context, r *proto.ConfigureRequest) (*p
 		s.part = &part{file: file, rule: rule(), asked: map[string]bool{}}
 	}
 	return &proto.ConfigureResponse{}, nil
+}
+
+func mistakesIn(settings map[string]any, file string) (all []*proto.Mistake) {
+	if rule() == "no-sdk-takes-anything" {
+		return nil
+	}
+	for key := range settings {
+		if key != "file" {
+			all = append(all, &proto.Mistake{Key: key, Message: "there is no such setting"})
+		}
+	}
+	if file == "" && (len(all) == 0 || rule() != "no-sdk-tells-one-mistake") {
+		all = append(all, &proto.Mistake{Key: "file", Message: "is missing"})
+	}
+	return all
 }
 
 func (s *bareServer) Transition(r *proto.TransitionRequest, stream proto.PluginService_TransitionServer) error {
@@ -138,12 +146,23 @@ func (s *bareServer) Transition(r *proto.TransitionRequest, stream proto.PluginS
 func (s *bareServer) enter(ctx context.Context, r *proto.TransitionRequest, a *bareAct) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.part == nil {
+		switch rule() {
+		case "no-sdk-ends-without-settings":
+			os.Exit(3)
+		case "no-sdk-needs-no-settings":
+			a.result = &proto.Result{Outcome: proto.Outcome_OUTCOME_DONE}
+		default:
+			a.result = &proto.Result{Outcome: proto.Outcome_OUTCOME_FAILED_UNKNOWN, Detail: "no settings yet"}
+		}
+		return false
+	}
 	stale := r.Term < s.highest && r.Action != proto.Action_ACTION_DEMOTE && rule() != "no-sdk-stale"
 	s.highest = max(s.highest, r.Term)
 	switch b := s.running; {
 	case stale:
 		a.result = &proto.Result{Outcome: proto.Outcome_OUTCOME_STALE_TERM}
-	case b != nil && rule() == "no-sdk-twice-at-once":
+	case b != nil && b.id == r.Id && rule() == "no-sdk-twice-at-once":
 		a.result = &proto.Result{Outcome: proto.Outcome_OUTCOME_FAILED_UNKNOWN, Detail: "both at once"}
 	case ctx.Err() != nil:
 		a.result = &proto.Result{Outcome: proto.Outcome_OUTCOME_FAILED_UNCHANGED, Detail: ctx.Err().Error()}
@@ -162,7 +181,12 @@ func (s *bareServer) act(ctx context.Context, r *proto.TransitionRequest, a *bar
 	t := &sdk.Transition{ID: r.Id, Term: sdk.Term(r.Term), Mode: sdk.Planned, LeaseUntil: sdk.Instant(r.LeaseUntilNs)}
 	do := s.part.Demote
 	if r.Action == proto.Action_ACTION_FENCE {
-		do = func(context.Context, *sdk.Transition) error { return nil }
+		do = func(context.Context, *sdk.Transition) error {
+			if r.Primary.Node != "victim" && r.Primary.Node != r.Node {
+				return errors.New("no power over it")
+			}
+			return nil
+		}
 	}
 	if r.Action == proto.Action_ACTION_PROMOTE {
 		do = s.part.Promote

@@ -39,8 +39,13 @@ type part struct {
 	asked   map[string]bool
 	printed int
 	checks  atomic.Int32
+	checked atomic.Bool // since it was last promoted
 	leaked  [][]byte
 }
+
+// slowly is how long an act takes that has to be met in its middle, also on a
+// busy machine.
+const slowly = 300 * time.Millisecond
 
 func rule() string {
 	_, name, _ := strings.Cut(filepath.Base(os.Args[0]), "deputy-plugin-")
@@ -95,10 +100,19 @@ func (p *part) Promote(ctx context.Context, t *sdk.Transition) error {
 			_ = p.write(t.LeaseUntil)
 		}()
 		return nil
-	case "ignores-cancel":
-		ctx = context.WithoutCancel(ctx)
+	case "ignores-cancel", "ignores-demote", "ignores-deadline":
 		if !already {
-			time.Sleep(2500 * time.Millisecond)
+			return p.goOn(ctx, t)
+		}
+	case "claims-unchanged":
+		if err := p.write(t.LeaseUntil); err != nil {
+			return err
+		}
+		if err := pause(ctx, 20*time.Millisecond); err != nil {
+			return sdk.Unchanged(err)
+		}
+		if !already {
+			return nil
 		}
 	case "after-the-proof":
 		if already {
@@ -106,7 +120,7 @@ func (p *part) Promote(ctx context.Context, t *sdk.Transition) error {
 		}
 		done := make(chan error, 1)
 		go func() {
-			time.Sleep(40 * time.Millisecond)
+			time.Sleep(slowly)
 			done <- p.write(t.LeaseUntil)
 		}()
 		select {
@@ -121,17 +135,26 @@ func (p *part) Promote(ctx context.Context, t *sdk.Transition) error {
 		syscall.Write(1, []byte(strings.Repeat("raw ", 100_000)+"\n"))
 	case "bursts":
 		fmt.Println(strings.Repeat("much to say ", 50_000))
-		if !already {
+		if !already && p.checked.Swap(false) {
 			p.printed++
 		}
-		if p.printed > 2 {
+		if p.printed > 1 {
 			os.Exit(3)
 		}
-	case "stays-half":
+	case "stays-half-promoted":
 		if err := os.WriteFile(p.file+".half", nil, 0o644); err != nil {
 			return err
 		}
 		defer os.Remove(p.file + ".half")
+		if err := pause(ctx, slowly); err != nil {
+			return err
+		}
+	case "leaves-a-worker":
+		if !already {
+			if err := p.worker(ctx); err != nil {
+				return err
+			}
+		}
 	case "keeps-descriptors":
 		if !already {
 			if err := p.child(); err != nil {
@@ -170,17 +193,33 @@ func (p *part) Demote(ctx context.Context, t *sdk.Transition) error {
 		if last == sdk.Demote {
 			return errors.New("it is demoted")
 		}
-	case "stays-half":
+	case "demotes-early":
+		if p.there() {
+			go func() {
+				time.Sleep(200 * time.Millisecond)
+				_ = os.Remove(p.file)
+			}()
+			return nil
+		}
+	case "stays-half-promoted", "stays-half-demoted":
 		if _, err := os.Stat(p.file + ".half"); err == nil {
 			return errors.New("another process is at it")
+		}
+		if p.rule == "stays-half-promoted" {
+			break
 		}
 		if err := os.WriteFile(p.file+".half", nil, 0o644); err != nil {
 			return err
 		}
 		defer os.Remove(p.file + ".half")
+		if t.Mode == sdk.Planned {
+			if err := pause(ctx, slowly); err != nil {
+				return err
+			}
+		}
 	case "slow-force":
 		if t.Mode == sdk.Forced {
-			time.Sleep(100 * time.Millisecond)
+			time.Sleep(200 * time.Millisecond)
 		}
 	case "keeps-descriptors":
 		if b, err := os.ReadFile(p.file + ".pid"); err == nil {
@@ -218,10 +257,48 @@ func (p *part) Renew(_ context.Context, until sdk.Instant) error {
 	return p.write(until)
 }
 
+// Follow has another file name the primary.
+func (p *part) Follow(_ context.Context, t *sdk.Transition) error {
+	p.mu.Lock()
+	again := p.asked["follow"]
+	p.asked["follow"] = true
+	p.mu.Unlock()
+	switch {
+	case p.rule == "follows-by-promoting":
+		return p.write(t.LeaseUntil)
+	case p.rule == "follows-once" && again:
+		return errors.New("it follows already")
+	}
+	return os.WriteFile(p.file+".follows", []byte(t.Primary.Address), 0o644)
+}
+
+// Rank compares numbers.
+func (p *part) Rank(_ context.Context, mine string, others map[string]string) (map[string]sdk.Order, error) {
+	m, err := strconv.Atoi(mine)
+	if err != nil {
+		return nil, err
+	}
+	orders := map[string]sdk.Order{}
+	for node, other := range others {
+		o, err := strconv.Atoi(other)
+		switch {
+		case err != nil && p.rule != "ranks-anything":
+		case m > o, p.rule == "ranks-itself-ahead":
+			orders[node] = sdk.Ahead
+		case m == o:
+			orders[node] = sdk.Equal
+		default:
+			orders[node] = sdk.Behind
+		}
+	}
+	return orders, nil
+}
+
 // Check looks whether the file is there.
 func (p *part) Check(context.Context, sdk.Role) (sdk.Health, error) {
 	n := p.checks.Add(1)
 	defer p.checks.Add(-1)
+	p.checked.Store(true)
 	switch p.rule {
 	case "checks-with-a-hammer":
 		os.Remove(p.file)
@@ -254,7 +331,7 @@ func (p *part) Check(context.Context, sdk.Role) (sdk.Health, error) {
 			}()
 		}
 	}
-	return sdk.Health{Fit: true}, nil
+	return sdk.Health{Fit: true, Position: "7"}, nil
 }
 
 // checks can do nothing else.
@@ -296,6 +373,44 @@ func (p *part) write(until sdk.Instant) error {
 	return os.Rename(next, p.file)
 }
 
+// goOn promotes as ever, but goes on for long when it is told to end in the way
+// that the rule says.
+func (p *part) goOn(ctx context.Context, t *sdk.Transition) error {
+	err := pause(ctx, slowly)
+	why := "ignores-cancel"
+	switch {
+	case err == nil:
+		return p.write(t.LeaseUntil)
+	case errors.Is(err, sdk.ErrSuperseded):
+		why = "ignores-demote"
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		why = "ignores-deadline"
+	case errors.Is(err, sdk.ErrDrained):
+		return err
+	}
+	if p.rule != why {
+		return err
+	}
+	time.Sleep(1500 * time.Millisecond) // more than a second, and less than a busy machine is given
+	return p.write(t.LeaseUntil)
+}
+
+// worker has a program at work in the middle of a promote, and does not end it
+// when the promote is cut short.
+func (p *part) worker(ctx context.Context) error {
+	cmd := exec.Command("sleep", "20")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	if err := pause(ctx, slowly); err != nil {
+		return err
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	return nil
+}
+
 // child starts a program that has the plugin's own outputs, and lives on.
 func (p *part) child() error {
 	cmd := exec.Command("sleep", "20")
@@ -319,6 +434,10 @@ func pause(ctx context.Context, d time.Duration) error {
 
 func main() {
 	version := "1"
+	if strings.HasPrefix(rule(), "no-sdk") {
+		bare()
+		return
+	}
 	switch rule() {
 	case "prints-first":
 		fmt.Println("hello")
@@ -336,9 +455,6 @@ func main() {
 			_ = cmd.Run()
 			return
 		}
-	case "no-sdk", "no-sdk-stale", "no-sdk-takes-anything", "no-sdk-twice-at-once", "no-sdk-no-heartbeats", "no-sdk-outlives-its-host", "no-sdk-never-ends", "no-sdk-fences-itself":
-		bare()
-		return
 	case "only-checks":
 		sdk.Main(sdk.New("checks", func(ctx context.Context, c config, h sdk.Host) (checks, error) {
 			p, err := newPart(ctx, c, h)
@@ -352,5 +468,5 @@ func main() {
 	case "tidies-when-asked":
 		_ = os.Remove(filepath.Join(filepath.Dir(os.Args[0]), "primary"))
 	}
-	sdk.Main(sdk.New("broken", newPart, sdk.Version(version), sdk.ForcedBound(30*time.Millisecond)))
+	sdk.Main(sdk.New("broken", newPart, sdk.Version(version), sdk.ForcedBound(100*time.Millisecond)))
 }
