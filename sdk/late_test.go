@@ -41,3 +41,25 @@ func TestAPromoteThatWasAskedForFirstDoesNotComeSecond(t *testing.T) {
 		t.Errorf("promote: got %+v, want unchanged", r)
 	}
 }
+
+// A demote that was cancelled may be the later one to begin, too: the one that
+// was asked for after it is not ended by it.
+func TestADemoteCancelledBeforeItBeganEndsNoOther(t *testing.T) {
+	s := &server{current: &part{}}
+	demote := &Transition{ID: "2", Action: Demote, Term: 1}
+	second, a := s.ask(t.Context(), demote)
+	cancelled, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("asked anew"))
+	late := &Transition{ID: "1", Action: Demote, Term: 1}
+	first, b := s.ask(cancelled, late)
+	if r := s.act(second, a, demote, &report{}, func(any, context.Context, *Transition) error { return nil }); r.Outcome != OutcomeDone {
+		t.Errorf("the second demote: got %+v, want done", r)
+	}
+	r := s.act(first, b, late, &report{}, func(any, context.Context, *Transition) error {
+		t.Error("the cancelled one was done")
+		return nil
+	})
+	if r.Outcome != OutcomeUnchanged {
+		t.Errorf("the first demote: got %+v, want unchanged", r)
+	}
+}

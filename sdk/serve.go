@@ -317,7 +317,7 @@ func (s *server) ask(ctx context.Context, t *Transition) (context.Context, *act)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.highest = max(s.highest, t.Term)
-	if t.Action == Demote {
+	if t.Action == Demote && ctx.Err() == nil { // else it may be late, and what is asked is newer
 		// Nothing that was asked before may run once it is over.
 		for _, other := range s.asked {
 			if !other.same(a) {
