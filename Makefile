@@ -134,6 +134,8 @@ layout:
 		install -D -m 0644 contrib/$$kit '$(share)/deputy/'$$kit; \
 		install -D -m 0644 contrib/$${kit%/*}/README.md '$(share)/doc/deputy/'$${kit%/*}.md; \
 	done; \
+	install -D -m 0644 sdk/README.md '$(share)/doc/deputy/writing-a-plugin.md'; \
+	for f in $(wildcard examples/porting/README.md examples/porting/*/*); do install -D -m 0644 $$f '$(share)/doc/deputy/'$$f; done; \
 	install -D -m 0644 -t '$(share)/doc/deputy/examples' supervisor/etcd/testdata/roles.sh $(EXAMPLES); \
 	for p in $(PLUGINS); do install -D -m 0644 plugins/$$p/README.md '$(share)/doc/deputy-plugins/'$$p.md; done; \
 	$(foreach a,$(ADAPTERS),install -D -m 0644 contrib/$(call folder,$a)/README.md '$(share)/doc/deputy-plugin-$(call name,$a)/$(call name,$a).md' &&) true; \

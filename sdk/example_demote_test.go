@@ -19,7 +19,8 @@ import (
 )
 
 // A worker is a process that works on the primary alone. While it lives it has a
-// lock on a file (fcntl(2)), so that it can be seen, whoever has started it.
+// lock on a file (fcntl(2)) in a folder that only root writes, so that it can be
+// seen, whoever has started it.
 type worker struct {
 	File string `toml:"file" doc:"which the worker has locked while it lives" required:"true"`
 }
@@ -105,16 +106,23 @@ func until(ctx context.Context, so func() (bool, error)) error {
 // endGroup ends all processes of a control group, also those that are born
 // meanwhile, and returns nil once there is none (Linux's cgroup-v2.rst).
 func endGroup(ctx context.Context, dir string) error {
-	err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // a group that is not there has no processes
-	} else if err != nil {
+	gone := func() (bool, error) {
+		if _, err := os.Stat(filepath.Dir(dir)); err != nil {
+			return false, err // nobody can look
+		}
+		events, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
+		if errors.Is(err, fs.ErrNotExist) {
+			return true, nil // only an empty group can be removed
+		}
+		return strings.Contains(string(events), "populated 0"), err
+	}
+	if is, err := gone(); is || err != nil {
 		return err
 	}
-	return until(ctx, func() (bool, error) {
-		events, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
-		return strings.Contains(string(events), "populated 0"), err
-	})
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return until(ctx, gone)
 }
 
 func ExampleDemoter() {
@@ -224,26 +232,48 @@ func TestGroupIsEnded(t *testing.T) {
 	if err := endGroup(t.Context(), filepath.Join(dir, "none")); err != nil {
 		t.Errorf("one that is not there: %v", err)
 	}
+	if err := endGroup(t.Context(), filepath.Join(dir, "not", "mounted")); err == nil {
+		t.Error("where nobody can look: it is said to be gone")
+	}
 	populated := func(n int) {
 		if err := os.WriteFile(filepath.Join(dir, "cgroup.events"), fmt.Appendf(nil, "populated %d\nfrozen 0\n", n), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
+	populated(1)
 	kill := filepath.Join(dir, "cgroup.kill")
 	if err := os.WriteFile(kill, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	populated(1)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	if err := endGroup(ctx, dir); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("one whose processes stay: %v", err)
 	}
-	populated(0)
+	time.AfterFunc(20*time.Millisecond, func() { populated(0) })
 	if err := endGroup(t.Context(), dir); err != nil {
 		t.Error(err)
 	}
 	if said, err := os.ReadFile(kill); err != nil || string(said) != "1" {
 		t.Errorf("it is told %q: %v", said, err)
+	}
+}
+
+// The guide shows what is tried here.
+func TestGuideHasTheDemote(t *testing.T) {
+	guide, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := os.ReadFile("example_demote_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, begin := range []string{"// Demote ends the worker", "// endGroup ends all"} {
+		_, text, found := strings.Cut(string(source), "\n"+begin)
+		text, _, _ = strings.Cut(text, "\n}\n")
+		if !found || !strings.Contains(string(guide), begin+text+"\n}\n") {
+			t.Errorf("README.md does not have this as it is:\n%s%s\n}", begin, text)
+		}
 	}
 }
