@@ -61,10 +61,7 @@ func TestRivals(t *testing.T) {
 				h, err := a.hosted.Check(t.Context(), sdk.RolePrimary, a.term)
 				return err == nil && !strings.Contains(h.Detail, rival.MAC.String())
 			})
-			eventually(t, "all of it said", func() bool { // the log comes after the answer
-				said := a.hosted.Said()
-				return strings.Contains(said, "another host claims the address") && strings.Contains(said, "claims the address no more")
-			})
+			a.says(t, "another host claims the address", "claims the address no more")
 			a.check(sdk.RolePrimary, true, "")
 		})
 	}

@@ -178,6 +178,15 @@ func eventually(t *testing.T, what string, f func() bool) {
 	}
 }
 
+// says waits for words in the plugin's log, which comes by another way than its
+// answers.
+func (n *node) says(t *testing.T, words ...string) {
+	t.Helper()
+	for _, w := range words {
+		eventually(t, "the log says "+w, func() bool { return strings.Contains(n.hosted.Said(), w) })
+	}
+}
+
 // echoes has both addresses answer on a host, once it has them.
 func echoes(h *netlab.Host) {
 	h.Echo(vip4 + ":7")

@@ -156,9 +156,7 @@ func TestFlushedAddresses(t *testing.T) {
 			if n == 0 {
 				t.Error("nothing was removed")
 			}
-			if said := a.hosted.Said(); !strings.Contains(said, "put back") {
-				t.Errorf("said %s", said)
-			}
+			a.says(t, "put back")
 		})
 	}
 }
@@ -280,9 +278,7 @@ func TestFlushedRuleset(t *testing.T) {
 			t.Errorf("%s: %d of %d lost", x.Kind, lost, n)
 		}
 	}
-	if said := a.hosted.Said(); !strings.Contains(said, `"by":"nft (`) {
-		t.Errorf("nothing names who has flushed: %s", said)
-	}
+	a.says(t, `"by":"nft (`)
 	a.Run("nft", "flush", "ruleset") // also what is flushed just before a demotion
 	a.demote(sdk.OutcomeDone)
 	a.owns(false)
@@ -441,9 +437,7 @@ func TestNetworkd(t *testing.T) {
 		}
 	}
 	a.check(sdk.RolePrimary, true, "")
-	if said := a.hosted.Said(); !strings.Contains(said, "put back") || !strings.Contains(said, "networkd") {
-		t.Errorf("said %s", said)
-	}
+	a.says(t, "put back", "networkd")
 
 	// With what README.md says it does not remove any.
 	d.write("[Network]\nKeepConfiguration=yes")
