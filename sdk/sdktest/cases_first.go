@@ -18,7 +18,7 @@ func firstCases() []Case {
 	return []Case{
 		{
 			"start", "It starts, prints its handshake before anything else, has its socket in the folder that it is given, and answers within 10 s.",
-			"Print nothing before the handshake, listen in $PLUGIN_UNIX_SOCKET_DIR, and leave slow work to Configure: package sdk does the first two once main runs.",
+			"Print nothing before the handshake, listen in $PLUGIN_UNIX_SOCKET_DIR, and leave slow work to Configure: package sdk does the first two once main runs. A script is no plugin by itself: the plugin exec runs it.",
 			caseStart,
 		},
 		{

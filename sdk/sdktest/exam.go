@@ -180,7 +180,7 @@ func (x *exam) ready() *guest {
 		return p
 	}
 	if r := p.demote(x.suite.term); !r.Outcome.OK() {
-		if x.spoiled != "" {
+		if x.spoiled != "" && !x.failed["demote-first"] {
 			x.skip("cannot be tried: a fresh process cannot demote what is left of %s", x.spoiled)
 		}
 		x.lacks("demote-first", "a fresh process could not be demoted: %v", r.Err())

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -131,12 +132,18 @@ func forShells(root *cobra.Command) {
 }
 
 // prints lets a command print a table or JSON.
-func (a *app) prints(c *cobra.Command) *cobra.Command {
-	c.Flags().StringVarP(&a.output, "output", "o", "table", "table or json")
+func (a *app) prints(c *cobra.Command) *cobra.Command { return a.printsOneOf(c, "table", "json") }
+
+// printsOneOf lets a command print in any of these forms, the first by default.
+func (a *app) printsOneOf(c *cobra.Command, forms ...string) *cobra.Command {
+	last := len(forms) - 1
+	known := strings.Join(forms[:last], ", ") + " or " + forms[last]
+	c.Flags().StringVarP(&a.output, "output", "o", forms[0], known)
+	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(forms, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
 	run := c.RunE
 	c.RunE = func(c *cobra.Command, args []string) error {
-		if a.output != "table" && a.output != "json" {
-			return mark(fmt.Errorf("--output is table or json, not %q", a.output), errUsage)
+		if !slices.Contains(forms, a.output) {
+			return mark(fmt.Errorf("--output is %s, not %q", known, a.output), errUsage)
 		}
 		return run(c, args)
 	}
@@ -164,12 +171,15 @@ func (a *app) encode(v any, indent string) error {
 var errInterrupted = errors.New("interrupted")
 
 // interruptible returns a context that ends, with errInterrupted, at the first
-// SIGINT or SIGTERM; a second one ends the process. The returned func waits
-// for what it started.
+// SIGINT or SIGTERM, or SIGHUP where that is not ignored; a second one ends the
+// process. The returned func waits for what it started.
 func interruptible(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // by nohup(1)
+		signal.Notify(signals, syscall.SIGHUP)
+	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

@@ -35,7 +35,6 @@ func (a *app) completeWords(c *cobra.Command) {
 		"to":        a.completeNodes,
 		"node":      a.completeNodes,
 		"service":   services,
-		"output":    words("table", "json"),
 		"log-level": words("debug", "info", "warn", "error"),
 		"mode":      words("planned", "forced"),
 		"role":      words("primary", "standby", "candidate"),

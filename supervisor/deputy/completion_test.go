@@ -44,6 +44,7 @@ func TestCompletionKnowsServicesAndWords(t *testing.T) {
 		{[]string{"status", "orders-db", ""}, "binlog"},
 		{[]string{"explain", "binlog", ""}, ""},
 		{[]string{"status", "-o", ""}, "table json"},
+		{[]string{"plugin", "test", "exec", "-o", ""}, "table json junit"},
 		{[]string{"plugin", "call", "exec", "check", "--role", ""}, "primary standby candidate"},
 		{[]string{"plugin", "validate", "exec", "--service", ""}, "binlog orders-db"},
 		{[]string{"failover", "binlog", "--to", ""}, ""}, // no daemon, no node

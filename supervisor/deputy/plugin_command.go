@@ -67,13 +67,16 @@ func (a *app) pick(what string) (picked, error) {
 			return picked{}, err
 		}
 		name, ok := strings.CutPrefix(filepath.Base(path), programPrefix)
-		if !ok || name == "" {
-			return picked{}, mark(fmt.Errorf("%s: a plugin's file is named %sNAME, or nobody would find it", what, programPrefix), errConfig)
+		switch _, err := os.Stat(path); {
+		case errors.Is(err, fs.ErrNotExist):
+			return picked{}, mark(fmt.Errorf("%s is not there: build it, or correct the path", what), errConfig)
+		case err != nil:
+			return picked{}, mark(fmt.Errorf("look at %s: %w", what, err), errConfig)
+		case !ok || name == "":
+			return picked{}, mark(fmt.Errorf("%s: a plugin's file is named %sNAME, or nobody would find it; "+
+				"a script is run by the plugin exec, whose settings name it: promote = [%q], demote = …", what, programPrefix, path), errConfig)
 		}
-		if _, err := os.Stat(path); err != nil {
-			return picked{}, mark(fmt.Errorf("look at plugin %s: %w", name, err), errConfig)
-		}
-		return picked{use: name, path: path, dirs: []string{filepath.Dir(path)}}, nil
+		return usable(picked{use: name, path: path, dirs: []string{filepath.Dir(path)}})
 	}
 	dirs, err := a.pluginDirs()
 	if err != nil {
@@ -82,12 +85,22 @@ func (a *app) pick(what string) (picked, error) {
 	for _, dir := range dirs {
 		path := filepath.Join(dir, programPrefix+what)
 		if _, err := os.Lstat(path); err == nil {
-			return picked{use: what, path: path, dirs: []string{dir}}, nil
+			return usable(picked{use: what, path: path, dirs: []string{dir}})
 		}
 	}
 	// The plugin's host says what there is.
 	_, err = plugin.New(plugin.Host{Dirs: dirs, UID: os.Geteuid(), Log: slog.New(slog.DiscardHandler)}, supervisor.Part{Use: what, Name: what})
 	return picked{}, mark(err, errConfig)
+}
+
+// usable returns a plugin that can be run as it is installed.
+func usable(p picked) (picked, error) {
+	for _, found := range plugin.Installed(p.dirs, os.Geteuid()) {
+		if found.Name == p.use && found.Err != nil {
+			return picked{}, mark(fmt.Errorf("use plugin %s: %w", p.use, found.Err), errConfig)
+		}
+	}
+	return p, nil
 }
 
 // pluginDirs are the directories of plugins, in the order in which they count.
@@ -124,7 +137,12 @@ type origin struct {
 	service string
 	part    string
 	node    string
+
+	optional bool // none will do
 }
+
+// none reports whether nobody said where settings come from.
+func (o *origin) none() bool { return o.file == "" && o.service == "" }
 
 func (o *origin) flags(c *cobra.Command) {
 	c.Flags().StringVar(&o.file, "settings", "", "file with the plugin's settings: what stands under config in a definition; - is standard input")
@@ -161,7 +179,7 @@ func (o *origin) of(a *app, p picked) (plugin.Host, supervisor.Part, config.Sett
 	case o.service != "":
 		part, s, err = a.definedPart(o.service, p.use, o.part)
 		return host, part, s, mark(err, errConfig)
-	default:
+	case !o.optional:
 		return host, part, s, mark(errors.New("the plugin needs settings: --settings FILE, or --service NAME for those of a definition"), errUsage)
 	}
 	part.Config = s.Table

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"regexp"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,11 +20,11 @@ import (
 )
 
 func (a *app) pluginTestCommand() *cobra.Command {
-	o := origin{}
+	o := origin{optional: true}
 	var only, victim string
 	var timeout time.Duration
 	yes, list := false, false
-	c := a.prints(&cobra.Command{
+	c := a.printsOneOf(&cobra.Command{
 		Use:   "test NAME|PATH --settings FILE",
 		Short: "Prove that a plugin keeps the contract",
 		Long: "Prove that a plugin, or scripts by the plugin exec, keep the contract: act twice, be\n" +
@@ -31,10 +33,13 @@ func (a *app) pluginTestCommand() *cobra.Command {
 			"It really promotes and demotes here, dozens of times, with the settings given. Never\n" +
 			"test where the part is in use, nor with an address that another node has. Asks first;\n" +
 			"without a terminal it needs --yes.\n\n" +
-			"A case that fails is told with what was done, what was seen, and the rule; the exit\n" +
-			"status is then 1. A case that needs what the plugin lacks is skipped with the reason.",
+			"A case that fails is told with what was done, what was seen, what the contract says and\n" +
+			"what usually puts it right; the exit status is then 1. A case that needs what the plugin\n" +
+			"lacks is skipped with the reason. Interrupted, it demotes, and tells of the cases so far.\n\n" +
+			"A plugin that needs no settings needs no --settings. For CI there is -o junit.",
 		Example: "  deputy plugin test exec --settings hooks.toml\n" +
 			"  deputy plugin test ./deputy-plugin-hello --settings hello.toml --yes --run 'promote|demote'\n" +
+			"  deputy plugin test ./deputy-plugin-hello --settings hello.toml --yes -o junit >junit.xml\n" +
 			"  deputy plugin test --list",
 		Args: func(c *cobra.Command, args []string) error {
 			if list {
@@ -47,17 +52,23 @@ func (a *app) pluginTestCommand() *cobra.Command {
 			if err != nil {
 				return mark(fmt.Errorf("--run %q is no regular expression: %w", only, err), errUsage)
 			}
+			if list && a.output == "junit" {
+				return mark(errors.New("--list is a table or json: junit tells of cases that were run"), errUsage)
+			}
 			if list {
 				return a.pluginCases(pattern)
 			}
 			if timeout <= 0 {
 				return mark(fmt.Errorf("--timeout is more than nothing, not %s", timeout), errUsage)
 			}
+			// Whoever reads may stop: that is an error of printing, and no end
+			// in the middle of a tenure.
+			signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 			ctx, stop := interruptible(c.Context())
 			defer stop()
 			return a.pluginTest(ctx, args[0], o, sdktest.Config{Only: pattern, Timeout: timeout, Victim: peerOf(victim)}, yes)
 		},
-	})
+	}, "table", "json", "junit")
 	o.flags(c)
 	c.Flags().StringVar(&only, "run", "", "run only the cases whose names match this regular expression")
 	c.Flags().DurationVar(&timeout, "timeout", 10*time.Second, "how long one promote or demote may take")
@@ -72,12 +83,13 @@ func (a *app) pluginCases(only *regexp.Regexp) error {
 	type named struct {
 		Name     string `json:"name"`
 		Contract string `json:"contract"`
+		Cure     string `json:"cure"`
 	}
 	cases := []named{}
 	t := table{head: []string{"CASE", "CONTRACT"}}
 	for _, c := range sdktest.Cases() {
 		if only.MatchString(c.Name) {
-			cases = append(cases, named{c.Name, c.Contract})
+			cases = append(cases, named{c.Name, c.Contract, c.Cure})
 			t.add(cell{c.Name, bold}, cell{c.Contract, plain})
 		}
 	}
@@ -103,16 +115,25 @@ func (a *app) pluginTest(ctx context.Context, what string, o origin, c sdktest.C
 		return err
 	}
 	made, err := plugin.New(host, part)
-	if err == nil && p.use == execPlugin {
+	if err == nil {
 		looking, cancel := context.WithTimeout(ctx, openTime)
 		defer cancel()
-		err = made.Verify(looking) // else each case would find the same
+		err = made.Verify(looking)
+		if !plugin.Lasting(err) || errors.Is(err, plugin.ErrContract) || errors.Is(err, plugin.ErrVersion) {
+			err = nil // the cases tell what is wrong with it
+		}
 	}
-	if err == nil && p.use != execPlugin {
-		part.Config, err = revealed(ctx, host, part)
-	}
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil && o.none():
+		return mark(fmt.Errorf("%s needs settings: --settings FILE, or --service NAME for those of a definition: %w", p.use, err), errUsage)
+	case err != nil: // each case would find the same
 		return mistaken(settings, err)
+	case p.use != execPlugin:
+		if part.Config, err = revealed(ctx, host, part); err != nil {
+			return mistaken(settings, err)
+		}
 	}
 	if !yes {
 		if err := a.agree(ctx, p); err != nil {
@@ -130,28 +151,51 @@ func (a *app) pluginTest(ctx context.Context, what string, o origin, c sdktest.C
 	for _, k := range sdktest.Cases() {
 		width = max(width, len(k.Name))
 	}
-	began := time.Now()
-	results, err := sdktest.Examine(ctx, subject, c, func(r sdktest.Result) {
-		if !a.json() {
-			fmt.Fprint(a.stdout, verdictLine(r, width, a.screen))
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	v := verdicts{
+		Format: verdictsFormat, Plugin: p.use, Path: p.path, Version: made.Describe().Version, Deputy: versionOf().Version,
+		Node: host.Node, Began: time.Now(), Cases: []sdktest.Result{},
+	}
+	_, cut := sdktest.Examine(ctx, subject, c, func(r sdktest.Result) {
+		v.add(r)
+		if a.output == "table" {
+			if _, err := fmt.Fprint(a.stdout, v.line(r, width, a.screen)); err != nil {
+				cancel(fmt.Errorf("print: %w", err)) // nobody reads on: leave nothing promoted
+			}
 		}
 	})
-	if a.json() {
-		err = orPrint(err, a.printJSON(nonNil(results)))
+	if v.Took = time.Since(v.Began); cut != nil {
+		v.Interrupted = context.Cause(ctx).Error()
 	}
-	if err != nil {
-		return err
+	if len(v.Cases) == 0 {
+		return mark(fmt.Errorf("no case matches --run %q: see deputy plugin test --list", c.Only), errUsage)
 	}
-	return a.verdict(p, results, time.Since(began))
+	switch a.output {
+	case "json":
+		err = a.printJSON(v)
+	case "junit":
+		err = v.junit(a.stdout)
+	default:
+		fmt.Fprint(a.stdout, v.text(a.screen))
+	}
+	switch {
+	case cut != nil:
+		return fmt.Errorf("%s was not examined to the end: %w", p.use, context.Cause(ctx))
+	case v.Failed > 0:
+		return fmt.Errorf("%s breaks the contract: %d of %d cases failed", p.use, v.Failed, len(v.Cases))
+	}
+	return err
 }
 
-// revealed returns a part's settings as its plugin is given them.
+// revealed returns a part's settings as its plugin is given them; as they are
+// written where it does not say what they are.
 func revealed(ctx context.Context, h plugin.Host, part supervisor.Part) (map[string]any, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
 	says, err := plugin.Describe(ctx, h, part.Use)
 	if err != nil {
-		return nil, err
+		return part.Config, nil
 	}
 	return h.Settings(says.Schema, part.Config)
 }
@@ -182,50 +226,4 @@ func (a *app) agree(ctx context.Context, p picked) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-}
-
-// verdictLine is one case as it is shown once it is known.
-func verdictLine(r sdktest.Result, width int, s screen) string {
-	st := map[sdktest.Verdict]style{sdktest.Passed: good, sdktest.Failed: bad, sdktest.Skipped: faint}[r.Verdict]
-	note := r.Note
-	if r.Verdict == sdktest.Failed {
-		note = r.Saw
-	}
-	line := fmt.Sprintf("%-*s  %s  %7s  ", width, r.Case, s.paint(st, string(r.Verdict)), short(r.Took))
-	indent := "\n" + strings.Repeat(" ", width+17)
-	return strings.TrimRight(line+strings.Join(wrap(tidy(note), max(s.width-width-17, minLast)), indent), " ") + "\n"
-}
-
-// verdict sums up, and tells more of what failed. It is an error if something
-// did.
-func (a *app) verdict(p picked, results []sdktest.Result, took time.Duration) error {
-	count := map[sdktest.Verdict]int{}
-	var b strings.Builder
-	for _, r := range results {
-		count[r.Verdict]++
-		if r.Verdict != sdktest.Failed {
-			continue
-		}
-		fmt.Fprintf(&b, "\n%s\n", a.screen.paint(bold, r.Case))
-		for _, part := range []struct{ name, text string }{
-			{"contract", r.Contract}, {"did", strings.Join(r.Did, "\n")}, {"saw", r.Saw}, {"said", r.Said},
-		} {
-			if part.text == "" {
-				continue
-			}
-			lines := wrap(tidy(part.text), max(a.screen.width-12, minLast))
-			fmt.Fprintf(&b, "  %-8s  %s\n", part.name, strings.Join(lines, "\n            "))
-		}
-	}
-	failed := count[sdktest.Failed]
-	if !a.json() {
-		fmt.Fprintf(a.stdout, "%s\n%d passed, %d failed, %d skipped in %s\n", b.String(), count[sdktest.Passed], failed, count[sdktest.Skipped], short(took))
-	}
-	switch {
-	case len(results) == 0:
-		return mark(errors.New("no case has such a name: see deputy plugin test --list"), errUsage)
-	case failed > 0:
-		return fmt.Errorf("%s breaks the contract: %d of %d cases failed", p.use, failed, len(results))
-	}
-	return nil
 }

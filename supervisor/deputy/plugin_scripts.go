@@ -36,8 +36,18 @@ func (s *scripts) Open(context.Context) (sdktest.Hosted, error) {
 		return nil, err
 	}
 	h := &scriptHost{scripts: s, clock: clock}
-	h.host.Clock, h.host.Log = clock, slog.New(slog.NewTextHandler(&h.said, nil))
+	h.host.Clock, h.host.Log = clock, slog.New(slog.NewTextHandler(&h.said, &slog.HandlerOptions{ReplaceAttr: wordsAlone}))
 	return h, nil
+}
+
+// wordsAlone keeps of a line of the log what a script has said, and in which
+// act.
+func wordsAlone(_ []string, a slog.Attr) slog.Attr {
+	switch a.Key {
+	case "action", "line", slog.MessageKey:
+		return a
+	}
+	return slog.Attr{}
 }
 
 // A scriptHost hosts scripts as a supervisor does.
