@@ -44,6 +44,7 @@ func reviewed() map[string]string {
 		"non-standard-dir-perm":        "/etc/deputy/credentials is for root alone",
 		"dangerous-command-in-%postun": "what deputy wrote goes with it",
 		"not-listed-as-documentation":  "nfpm marks single files alone, and a list of all would be forgotten",
+		"non-executable-script":        "examples are read, and installed from there to where they run",
 		"statically-linked-binary":     "programs of Go without C need no library of the system, as for lintian",
 
 		"position-independent-executable-suggested": "one of Go wants the dynamic linker of a libc, and there is none else",
