@@ -48,7 +48,8 @@ func scriptBreaches() []scriptBreach {
 		{"does not look", []string{`test ! -e "$1" || exit 10`, ``}, "adopt"},
 		{"not a third attempt", []string{"case $DEPUTY_ACTION in\np", "test \"$DEPUTY_ATTEMPT\" != 3 || exit 1\ncase $DEPUTY_ACTION in\np"}, "repeat"},
 		{ // whatever ends it
-			"escapes", []string{work, "\tsetsid -f sh -c 'sleep 0.08; : >\"$0\"' \"$1\" >/dev/null 2>&1\n" + work},
+			"escapes",
+			[]string{work, "\tsetsid -f sh -c 'sleep 0.08; : >\"$0\"' \"$1\" >/dev/null 2>&1\n" + work},
 			"cancel deadline kill-promote host-death",
 		},
 		{"slow when forced", []string{undo, "\ttest $DEPUTY_MODE = planned || sleep 1\n" + undo}, "forced"},
