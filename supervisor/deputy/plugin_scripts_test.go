@@ -39,7 +39,7 @@ type scriptBreach struct {
 
 func scriptBreaches() []scriptBreach {
 	const work, undo = "\tsleep 0.1\n\t: >", "\tsleep 0.1\n\trm"
-	const lock = "\tmkdir \"$1.lock\" || exit 1\n\ttrap 'exit 1' TERM\n\ttrap 'rmdir \"$1.lock\"' EXIT\n"
+	const lock = "\ttest ! -e \"$1.lock\" || exit 1\n\ttrap 'rmdir \"$1.lock\"' EXIT\n\ttrap 'exit 1' TERM\n\tmkdir \"$1.lock\"\n"
 	const knows = `= victim || exit 20`
 	return []scriptBreach{
 		{"needs its own process", []string{`test -e "$1" || exit 10`, `test -e "$1" || exit 1`}, "demote-first"},
