@@ -183,7 +183,11 @@ func (a *app) pluginTest(ctx context.Context, what string, o origin, c sdktest.C
 	case cut != nil:
 		return fmt.Errorf("%s was not examined to the end: %w", p.use, context.Cause(ctx))
 	case v.Failed > 0:
-		return fmt.Errorf("%s breaks the contract: %d of %d cases failed", p.use, v.Failed, len(v.Cases))
+		hint := ""
+		if os.Geteuid() != 0 && v.denied() {
+			hint = "; not all was permitted: run it as the service's user, which may be root"
+		}
+		return fmt.Errorf("%s breaks the contract: %d of %d cases failed%s", p.use, v.Failed, len(v.Cases), hint)
 	}
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -44,6 +45,15 @@ func (v *verdicts) add(r sdktest.Result) {
 	default:
 		v.Skipped++
 	}
+}
+
+// denied reports whether the system has denied a case something, by the words
+// of errno(3).
+func (v *verdicts) denied() bool {
+	return slices.ContainsFunc(v.Cases, func(r sdktest.Result) bool {
+		saw := strings.ToLower(r.Saw)
+		return strings.Contains(saw, "permission denied") || strings.Contains(saw, "operation not permitted")
+	})
 }
 
 // line is one case as it is shown once it is known.

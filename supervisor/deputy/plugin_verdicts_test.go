@@ -139,6 +139,17 @@ func TestVerdictsAsJUnit(t *testing.T) {
 	}
 }
 
+func TestVerdictsThatWereDenied(t *testing.T) {
+	v := someVerdicts()
+	if v.denied() {
+		t.Error("nothing was denied")
+	}
+	v.add(sdktest.Result{Case: "promote", Verdict: sdktest.Failed, Saw: "it could not be promoted: open /etc/x: permission denied"})
+	if !v.denied() {
+		t.Error("the last case was denied something")
+	}
+}
+
 // A table is told while it is made, and no line of a failure is too wide.
 func TestVerdictsAsTable(t *testing.T) {
 	v := someVerdicts()
