@@ -52,9 +52,11 @@ func (m *Member) worthwhile(ctx context.Context, lease Lease) error {
 // promote promotes the parts in order. It returns why the role is to be left
 // again, or nil.
 func (m *Member) promote(ctx context.Context, lease Lease, e ending) *ending {
+	early := peaceful(lease, e)
 	var ready []string
 	for _, p := range m.parts {
-		if !p.def().plugin.Describe().Can(sdk.CanPromote) {
+		says := p.def().plugin.Describe()
+		if !says.Can(sdk.CanPromote) {
 			continue
 		}
 		if leave := m.leaving(ctx, lease); leave != nil {
@@ -73,7 +75,7 @@ func (m *Member) promote(ctx context.Context, lease Lease, e ending) *ending {
 		if err := r.Err(); err != nil {
 			return &ending{sdk.ReasonUnfit, fmt.Errorf("promote %s: %w", p.Name, err)}
 		}
-		if peaceful(lease, e) && p.def().plugin.Describe().Can(sdk.CanFollow) {
+		if early && says.Can(sdk.CanFollow) {
 			ready = append(ready, p.Name)
 			m.scribe.announce(sdk.RolePromoting, slices.Clone(ready)...)
 		}

@@ -345,8 +345,8 @@ func patience(s Service) time.Duration {
 func (s Service) Patience() time.Duration { return patience(s) }
 
 // follow begins to tell the parts who is primary, once it fully is or says that
-// the part may be followed, for as long as this node is standby or candidate. Whoever leaves these roles calls
-// unfollow first.
+// the part may be followed, for as long as this node is standby or candidate.
+// Whoever leaves these roles calls unfollow first.
 func (m *Member) follow(ctx context.Context) {
 	if m.unfollowing != nil {
 		return
