@@ -49,7 +49,7 @@ func arrows() []arrow {
 		{from: "sdk/manual"},
 		{from: "sdk/proto", others: []string{grpc, protobuf}},
 		{from: "sdk/wire", own: []string{"sdk", "sdk/proto"}, others: []string{grpc, protobuf}},
-		{from: "sdk/sdktest", own: []string{"sdk", "sdk/proto", "sdk/wire"}, others: []string{goplugin, grpc, protobuf}},
+		{from: "sdk/sdktest", own: []string{"sdk", "sdk/manual", "sdk/proto", "sdk/wire"}, others: []string{goplugin, grpc, protobuf}},
 
 		{from: "supervisor", own: []string{"sdk"}, others: []string{xsync}},
 		{from: "supervisor/boottime", own: seam, others: []string{xsys}},

@@ -40,16 +40,17 @@ func (p Plugin) Summary() string {
 
 // cleaned is the plugin without what would steer a terminal.
 func (p Plugin) cleaned() Plugin {
-	p.Name, p.Version, p.Doc = clean(p.Name), clean(p.Version), clean(p.Doc)
+	p.Name, p.Version, p.Doc = Tidy(p.Name), Tidy(p.Version), Tidy(p.Doc)
 	p.Capabilities = slices.Clone(p.Capabilities)
 	for i, c := range p.Capabilities {
-		p.Capabilities[i] = clean(c)
+		p.Capabilities[i] = Tidy(c)
 	}
 	return p
 }
 
-// clean is text without control characters but the end of a line.
-func clean(text string) string {
+// Tidy makes text of others fit to print: in one line for each of its own, and
+// without what a terminal would obey.
+func Tidy(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r == '\n':

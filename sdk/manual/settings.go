@@ -79,7 +79,7 @@ func below(prefix string, schema json.RawMessage) (all []Setting) {
 		n := nodeOf(one)
 		value, _ := n.words()
 		s := Setting{
-			Key: clean(prefix + name), Value: clean(value), Default: clean(spaced(n.standard)), Doc: clean(n.doc),
+			Key: Tidy(prefix + name), Value: Tidy(value), Default: Tidy(spaced(n.standard)), Doc: Tidy(n.doc),
 			Required: slices.Contains(top.required, name),
 		}
 		all = append(all, s)

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/deputy-ha/deputy/sdk/manual"
 )
 
 // String is Text in lines of at most 100 characters.
@@ -86,13 +88,5 @@ func wrap(text string, width int, indent string) []string {
 
 // plain makes one line of what others have said.
 func plain(text string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n', r == '\t':
-			return ' '
-		case r < ' ', r >= 0x7f && r < 0xa0, r == utf8.RuneError:
-			return -1
-		}
-		return r
-	}, strings.TrimSpace(text))
+	return strings.NewReplacer("\n", " ", string(utf8.RuneError), "").Replace(manual.Tidy(strings.TrimSpace(text)))
 }

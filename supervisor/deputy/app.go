@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/deputy-ha/deputy/sdk/manual"
 	"github.com/deputy-ha/deputy/supervisor/systemd"
 )
 
@@ -196,18 +197,5 @@ func interruptible(ctx context.Context) (context.Context, func()) {
 	}
 }
 
-// tidy makes text of others fit to print: in one line for each of its own, and
-// without what a terminal would obey.
-func tidy(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n':
-			return r
-		case r == '\t':
-			return ' '
-		case r < ' ', r >= 0x7f && r < 0xa0:
-			return -1
-		}
-		return r
-	}, s)
-}
+// tidy makes text of others fit to print.
+func tidy(s string) string { return manual.Tidy(s) }
