@@ -13,21 +13,17 @@ import (
 
 func (a *app) pluginDescribeCommand() *cobra.Command {
 	forms := a.describers()
-	c := &cobra.Command{
+	return a.printsOneOf(&cobra.Command{
 		Use:   "describe NAME|PATH",
 		Short: "Show what a plugin does, what it can be called for, and its settings",
 		Long: "Show what a plugin does, what it can be called for, and its settings: what stands under\n" +
 			"config in a service's definition. The plugin is started for a moment and asked;\n" +
-			"nothing is changed.",
+			"nothing is changed. Schema is a JSON Schema of its settings, man a manual page.",
 		Example: "  deputy plugin describe vip\n" +
 			"  deputy plugin describe exec -o man | man -l -\n" +
 			"  deputy plugin describe vip -o schema >vip.schema.json",
 		Args: one("NAME or PATH"),
 		RunE: func(c *cobra.Command, args []string) error {
-			form, ok := forms[a.output]
-			if !ok {
-				return mark(fmt.Errorf("--output is table, json, schema or man, not %q", a.output), errUsage)
-			}
 			ctx, stop := interruptible(c.Context())
 			defer stop()
 			p, err := a.pick(args[0])
@@ -40,14 +36,12 @@ func (a *app) pluginDescribeCommand() *cobra.Command {
 			if err != nil {
 				return mistaken(config.Settings{}, err)
 			}
-			if err := form(p, d); err != nil {
+			if err := forms[a.output](p, d); err != nil {
 				return fmt.Errorf("describe %s: %w", p.use, err)
 			}
 			return nil
 		},
-	}
-	c.Flags().StringVarP(&a.output, "output", "o", "table", "table, json, schema for a JSON Schema of its settings, or man for a manual page")
-	return c
+	}, "table", "json", "schema", "man")
 }
 
 // about is what a plugin says it is.
