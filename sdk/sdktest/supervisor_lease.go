@@ -148,22 +148,33 @@ func (s *Supervisor) unfit(l *lease, why error) {
 
 // Check asks the plugin once whether this node is fit for the role. It is
 // recorded, and costs nothing.
-func (s *Supervisor) Check(role sdk.Role) (sdk.Health, error) {
+func (s *Supervisor) Check(role sdk.Role) (h sdk.Health, err error) {
+	err = s.question(Call{What: sdk.CanCheck, Role: role}, func(ctx context.Context, process *inside, c *Call) (err error) {
+		h, err = process.Check(ctx, role, s.Term())
+		c.Health = h
+		return err
+	})
+	return h, err
+}
+
+// question asks the plugin what changes nothing, and records the answer in the
+// call.
+func (s *Supervisor) question(c Call, ask func(context.Context, *inside, *Call) error) error {
 	s.mu.Lock()
 	process := s.process
 	s.mu.Unlock()
 	if process == nil {
-		return sdk.Health{}, errGone
+		return errGone
 	}
-	r := s.record(Call{What: sdk.CanCheck, Role: role})
+	r := s.record(c)
 	ctx, cancel := context.WithTimeoutCause(context.Background(), s.service.Check.Timeout, fmt.Errorf("no answer within %s", s.service.Check.Timeout))
 	defer cancel()
-	h, err := process.Check(ctx, role, s.Term())
+	err := ask(ctx, process, &c)
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	s.finish(r, func(c *Call) { c.Health, c.Err = h, err })
-	return h, err
+	s.finish(r, func(told *Call) { told.Health, told.Orders, told.Err = c.Health, c.Orders, err })
+	return err
 }
 
 // checks has a primary checked for as long as it is one.
@@ -226,20 +237,11 @@ func (s *Supervisor) watch(process *inside) {
 }
 
 // Rank asks the plugin how a position compares with those of other nodes.
-func (s *Supervisor) Rank(mine string, others map[string]string) (map[string]sdk.Order, error) {
-	s.mu.Lock()
-	process := s.process
-	s.mu.Unlock()
-	if process == nil {
-		return nil, errGone
-	}
-	r := s.record(Call{What: sdk.CanRank})
-	ctx, cancel := context.WithTimeoutCause(context.Background(), s.service.Check.Timeout, fmt.Errorf("no answer within %s", s.service.Check.Timeout))
-	defer cancel()
-	orders, err := process.Rank(ctx, mine, others)
-	if err != nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
-	s.finish(r, func(c *Call) { c.Orders, c.Err = orders, err })
+func (s *Supervisor) Rank(mine string, others map[string]string) (orders map[string]sdk.Order, err error) {
+	err = s.question(Call{What: sdk.CanRank}, func(ctx context.Context, process *inside, c *Call) (err error) {
+		orders, err = process.Rank(ctx, mine, others)
+		c.Orders = orders
+		return err
+	})
 	return orders, err
 }
