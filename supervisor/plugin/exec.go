@@ -98,8 +98,7 @@ func (x *Exec) Describe() supervisor.Description {
 // Verify reports every program that could not be run, and a user that programs
 // could not be run as.
 func (x *Exec) Verify(ctx context.Context) error {
-	found := make(chan error, 1)
-	go func() { // which a dead file system may hold for ever
+	return onDisk(ctx, "look at the programs of "+x.part.Name, func() error {
 		var all []error
 		for _, c := range capabilities {
 			if argv := x.settings.argv[c]; argv != nil {
@@ -113,14 +112,8 @@ func (x *Exec) Verify(ctx context.Context) error {
 				all = append(all, &sdk.KeyError{Key: asUser, Err: err})
 			}
 		}
-		found <- errors.Join(all...)
-	}()
-	select {
-	case err := <-found:
-		return err
-	case <-ctx.Done():
-		return fmt.Errorf("look at the programs of %s: %w", x.part.Name, context.Cause(ctx))
-	}
+		return errors.Join(all...)
+	})
 }
 
 // Do runs one act. Asked while something of another is left, it does nothing,

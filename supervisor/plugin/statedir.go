@@ -35,14 +35,7 @@ func keepState(ctx context.Context, dir, user string) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, stateTime, errors.New("its file system does not answer"))
 	defer cancel()
-	made := make(chan error, 1)
-	go func() { made <- makeState(dir, user) }() // which a dead file system may hold for ever
-	select {
-	case err := <-made:
-		return err
-	case <-ctx.Done():
-		return fmt.Errorf("make state directory %s: %w", dir, context.Cause(ctx))
-	}
+	return onDisk(ctx, "make state directory "+dir, func() error { return makeState(dir, user) })
 }
 
 func makeState(dir, name string) error {

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -107,4 +108,17 @@ func trustedOwner(path string, info os.FileInfo, uid int) error {
 		to = u.Username
 	}
 	return fmt.Errorf("%s: %w: it is %s's: chown -h %s %s", path, ErrUnsafe, who, to, path)
+}
+
+// onDisk does something with files. A dead file system may hold it for ever: it
+// is then left behind when ctx ends, and the error tells the cause.
+func onDisk(ctx context.Context, what string, do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("%s: %w", what, context.Cause(ctx))
+	}
 }
