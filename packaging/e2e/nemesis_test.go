@@ -363,7 +363,7 @@ func (s *scene) strike(step nemesis.Step) (hit map[string]bool) {
 	s.Helper()
 	hit = make(map[string]bool)
 	var agenda []due
-	var late []func() // what could not be undone in its time
+	var late []func() bool // what could not be undone in its time
 	for _, b := range step.Blows {
 		agenda = append(agenda, due{s.began + b.At, func() {
 			h := s.victim(b)
@@ -391,17 +391,17 @@ func (s *scene) strike(step nemesis.Step) (hit map[string]bool) {
 				if h != nil && !h.isOn() && b.Fault != "power loss" && b.Fault != "reboot" {
 					return // its boot has undone it
 				}
-				ctx, cancel := context.WithTimeout(s.ctx, mendFor)
-				defer cancel()
-				if err := undo(ctx); err != nil {
-					s.Logf("undo %s: %v", b, err)
-					late = append(late, func() { // the other blow may have kept it from that
-						ctx, cancel := context.WithTimeout(s.ctx, mendFor)
-						defer cancel()
-						if err := undo(ctx); err != nil {
-							s.Logf("undo %s again: %v", b, err) // what matters is whether all is well in the end
-						}
-					})
+				mended := func() bool {
+					ctx, cancel := context.WithTimeout(s.ctx, mendFor)
+					defer cancel()
+					err := undo(ctx)
+					if err != nil {
+						s.Logf("undo %s: %v", b, err) // what matters is whether all is well in the end
+					}
+					return err == nil
+				}
+				if !mended() {
+					late = append(late, mended) // the other blow may have kept it from that
 				}
 			}})
 		}})
@@ -420,8 +420,8 @@ func (s *scene) strike(step nemesis.Step) (hit map[string]bool) {
 			}
 		}
 	}
-	for _, do := range late {
-		do()
+	for _, mended := range late {
+		mended()
 	}
 	return hit
 }
