@@ -134,7 +134,8 @@ class Part:
         Path(f"{self.s.file}.unwatched").touch()
 
     def rank(self, mine, others):
-        return {node: "ahead" if int(mine) > int(p) else "behind" if int(mine) < int(p) else "equal" for node, p in others.items() if p}
+        # What is no position of ours is left out: it cannot be compared.
+        return {node: "ahead" if int(mine) > int(p) else "behind" if int(mine) < int(p) else "equal" for node, p in others.items() if p.isdigit()}
 
     def follow(self, act):
         if act.forced or act.members != (deputy.Peer("a", "192.0.2.1"), deputy.Peer("b")):
