@@ -254,9 +254,21 @@ def run(*args, timeout=None, input=None, env=None):
 
     # What keeps an output open keeps its reader, too, and nobody waits for it.
     readers = [_thread(_read, process.stdout, out.append), _thread(_read, process.stderr, complain)]
-    with os.fdopen(os.pidfd_open(process.pid)) as exits, os.fdopen(os.eventfd(0)) as wake, contextlib.ExitStack() as stack:
+    with os.fdopen(os.pidfd_open(process.pid)) as exits, contextlib.ExitStack() as stack:
+        wake, guard = os.fdopen(os.eventfd(0)), threading.Lock()
+
+        def rouse():  # which may come late, when the number is another file's
+            with guard:
+                if not wake.closed:
+                    os.eventfd_write(wake.fileno(), 1)
+
+        def close():
+            with guard:
+                wake.close()
+
+        stack.callback(close)
         if call:
-            stack.enter_context(call.telling(lambda: os.eventfd_write(wake.fileno(), 1)))
+            stack.enter_context(call.telling(rouse))
         bound = min(left(), math.inf if timeout is None else timeout)
         both = select.poll()
         both.register(exits, select.POLLIN)

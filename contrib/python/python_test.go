@@ -264,6 +264,37 @@ func TestADemotionWaitsForWhatRuns(t *testing.T) {
 	}
 }
 
+// Who ends a call may tell of it when what it runs is over already, and its
+// descriptors are others'.
+func TestATellThatComesLate(t *testing.T) {
+	script := filepath.Join(filepath.Dir(plugin(t)), "late.py")
+	if err := os.WriteFile(script, []byte(`
+import os
+import deputy_plugin as deputy
+
+call, told = deputy._Call(), []
+telling = call.telling
+call.telling = lambda tell: (told.append(tell), telling(tell))[1]
+with call.here():
+    deputy.run("/bin/true")
+others = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(16)]
+for tell in told:
+    tell()
+for fd in others:
+    try:
+        os.eventfd_read(fd)
+        raise SystemExit("it has written to another file")
+    except BlockingIOError:
+        pass
+print(len(told), "told")
+`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), "/usr/bin/python3", script).CombinedOutput(); err != nil || string(out) != "1 told\n" {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 func TestProgressArrives(t *testing.T) {
 	g := open(t, `"how": "slow", "takes": "30ms"`)
 	var said []string
