@@ -34,7 +34,7 @@ func CheckForced(s supervisor.Service, bounds map[string]time.Duration) error {
 	}
 	var wrong Mistakes
 	wrong.add(locate(s.File, "ttl"), "ttl", "%s leaves %s for a forced demotion, and %s may take longer; %s",
-		short(s.TTL), short(timing.Forced()), list(slow), cure)
+		short(s.TTL), short(timing.Forced()), supervisor.Enumerate(slow), cure)
 	return wrong.err()
 }
 

@@ -3,6 +3,8 @@ package config
 import (
 	"slices"
 	"strings"
+
+	"github.com/deputy-ha/deputy/supervisor"
 )
 
 // suggest says which of the known words was probably meant, else which there are.
@@ -20,16 +22,8 @@ func suggest(word string, known []string) string {
 	case 1:
 		return "the only one is " + quoted[0]
 	default:
-		return "there are " + list(quoted)
+		return "there are " + supervisor.Enumerate(quoted)
 	}
-}
-
-// list joins words as a sentence does.
-func list(words []string) string {
-	if len(words) < 2 {
-		return strings.Join(words, "")
-	}
-	return strings.Join(words[:len(words)-1], ", ") + " and " + words[len(words)-1]
 }
 
 // nearest returns the known word that needs the fewest changes to become, if

@@ -120,8 +120,8 @@ func explain(s supervisor.State, changes []supervisor.Change) explanation {
 		}
 		e.Ranking = append(e.Ranking, r)
 	}
-	for _, n := range newReport(s, nil).notes(time.Now()) {
-		e.Notes = append(e.Notes, n.text)
+	for _, n := range supervisor.NewReport(s, nil).Remarks(time.Now()) {
+		e.Notes = append(e.Notes, n.Text)
 	}
 	return e
 }

@@ -198,7 +198,7 @@ func (e *engine) outcome() string {
 		}
 	}
 	if kept != nil {
-		return "ended, and the next process is primary of " + list(kept)
+		return "ended, and the next process is primary of " + supervisor.Enumerate(kept)
 	}
 	return "ended, and nothing is primary here"
 }

@@ -75,8 +75,8 @@ func down(s supervisor.State, fenced []string) error {
 		case len(lost) == 0:
 			return fmt.Errorf("--fenced %s: no node was lost that did not resign", node)
 		case !slices.Contains(lost, node):
-			return fmt.Errorf("--fenced %s: it was not lost as primary; that was %s", node, list(lost))
-		case c != nil && !holds(c.Role):
+			return fmt.Errorf("--fenced %s: it was not lost as primary; that was %s", node, supervisor.Enumerate(lost))
+		case c != nil && !supervisor.Holds(c.Role):
 			return fmt.Errorf("--fenced %s: it is not down: it takes part, as %s. Give it the role by --to %s, or turn it off and wait until it is not in `deputy status %s` any more", node, c.Role, node, s.Service)
 		}
 	}
@@ -140,5 +140,5 @@ func fit(s supervisor.State, node string) error {
 	if len(present) == 0 {
 		return fmt.Errorf("%s is not present: no node takes part", node)
 	}
-	return fmt.Errorf("%s is not present: those who take part are %s", node, list(present))
+	return fmt.Errorf("%s is not present: those who take part are %s", node, supervisor.Enumerate(present))
 }

@@ -130,7 +130,7 @@ func each(names []string, f func(i int, name string)) {
 // reports tells of the named services, or of all that are known here or in
 // etcd. What is not known of one service among all is its Problem; of named
 // ones, or when nothing at all is known, it is an error as well.
-func (a *app) reports(ctx context.Context, names []string) ([]report, error) {
+func (a *app) reports(ctx context.Context, names []string) ([]supervisor.Report, error) {
 	records, unknown := a.records()
 	if records != nil {
 		defer records.Close()
@@ -151,7 +151,7 @@ func (a *app) reports(ctx context.Context, names []string) ([]report, error) {
 			return nil, fmt.Errorf("%w, and %w", a.noDaemon(), unknown)
 		}
 	}
-	reports, faults := make([]report, len(names)), make([]error, len(names))
+	reports, faults := make([]supervisor.Report, len(names)), make([]error, len(names))
 	each(names, func(i int, name string) {
 		reports[i], faults[i] = a.report(ctx, name, records, unknown)
 	})
@@ -164,12 +164,12 @@ func (a *app) reports(ctx context.Context, names []string) ([]report, error) {
 
 // report tells of one service. Records are asked when the daemon does not
 // answer, and it is not known yet why they could not be.
-func (a *app) report(ctx context.Context, name string, records supervisor.Cluster, unknown error) (report, error) {
-	r := report{Service: name, Source: "none"}
+func (a *app) report(ctx context.Context, name string, records supervisor.Cluster, unknown error) (supervisor.Report, error) {
+	r := supervisor.Report{Service: name, Source: "none"}
 	local, err := a.local(ctx, name)
 	switch {
 	case err == nil:
-		r = newReport(local.State, &local)
+		r = supervisor.NewReport(local.State, &local)
 	case errors.Is(err, control.ErrDenied):
 	case unknown != nil:
 		err = fmt.Errorf("%w, and %w", err, unknown)
@@ -179,7 +179,7 @@ func (a *app) report(ctx context.Context, name string, records supervisor.Cluste
 		cancel()
 		switch {
 		case fault == nil:
-			r, err = newReport(s, nil), nil
+			r, err = supervisor.NewReport(s, nil), nil
 		case errors.Is(fault, supervisor.ErrNoService) && slices.Contains(a.defined(), name):
 			r.Source, r.Problem, err = "etcd", "no node has taken part in its election yet", nil
 		case errors.Is(fault, supervisor.ErrNoService):

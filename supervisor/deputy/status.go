@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/deputy-ha/deputy/supervisor"
 )
 
 // askTime bounds each question to a daemon or to etcd. It covers an etcd that
@@ -40,7 +42,7 @@ func (a *app) statusCommand() *cobra.Command {
 			}
 			if err != nil {
 				// Of these nothing is known but what the error says.
-				reports = slices.DeleteFunc(reports, func(r report) bool { return r.Source == "none" })
+				reports = slices.DeleteFunc(reports, func(r supervisor.Report) bool { return r.Source == "none" })
 			}
 			if len(reports) == 0 && err == nil {
 				fmt.Fprintf(a.stdout, "no services: %s has no definitions, and etcd knows of none\n", a.paths.services)
@@ -52,13 +54,13 @@ func (a *app) statusCommand() *cobra.Command {
 }
 
 // statusText is what status shows on a screen.
-func statusText(reports []report, s screen, now time.Time, detail bool) string {
+func statusText(reports []supervisor.Report, s screen, now time.Time, detail bool) string {
 	var b strings.Builder
 	for i, r := range reports {
 		if i > 0 {
 			b.WriteString("\n")
 		}
-		r.text(&b, s, now, detail)
+		reportText(&b, r, s, now, detail)
 	}
 	return b.String()
 }

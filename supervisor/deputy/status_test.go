@@ -46,9 +46,9 @@ func compare(t *testing.T, got, want string) {
 }
 
 func TestStatusFromEtcd(t *testing.T) {
-	r := newReport(orders(), nil)
+	r := supervisor.NewReport(orders(), nil)
 	r.Description = "one writable MySQL behind one address"
-	compare(t, statusText([]report{r}, plainScreen, noon(), false), `
+	compare(t, statusText([]supervisor.Report{r}, plainScreen, noon(), false), `
 orders-db: one writable MySQL behind one address
   NODE  ROLE       HEALTH  TERM  SINCE  LEASE  VERDICT
   db1   primary    fit     42    3m12s  -      is primary
@@ -71,7 +71,7 @@ func TestStatusFromTheDaemon(t *testing.T) {
 		},
 		State: s,
 	}
-	compare(t, statusText([]report{newReport(s, &local)}, plainScreen, noon(), true), `
+	compare(t, statusText([]supervisor.Report{supervisor.NewReport(s, &local)}, plainScreen, noon(), true), `
 orders-db
   NODE  ROLE       HEALTH  TERM  SINCE  LEASE  VERDICT
   db1   demoting   fit     42    1s     2.1s   switchover to db2
@@ -112,9 +112,9 @@ func TestStatusOfTroubles(t *testing.T) {
 	blocked.Candidates = blocked.Candidates[:1]
 	stuck := supervisor.Status{Service: "blocked", Node: "db1", Role: sdk.RoleBlocked, Term: 42, Since: noon(), Cause: "demote vip: exit code 3", Verdict: "blocked: put it right, then `deputy clear blocked`", LeaseLeft: time.Second, State: blocked}
 
-	compare(t, statusText([]report{
-		newReport(lost, nil), newReport(stale, nil), newReport(differ, nil), newReport(blind, nil), newReport(blocked, &stuck),
-		newReport(supervisor.State{Service: "new"}, nil),
+	compare(t, statusText([]supervisor.Report{
+		supervisor.NewReport(lost, nil), supervisor.NewReport(stale, nil), supervisor.NewReport(differ, nil), supervisor.NewReport(blind, nil), supervisor.NewReport(blocked, &stuck),
+		supervisor.NewReport(supervisor.State{Service: "new"}, nil),
 		{Service: "away", Problem: "no daemon answers at /run/deputy/away/control.sock"},
 	}, plainScreen, noon(), false), `
 lost
@@ -165,14 +165,14 @@ func TestStatusIsTidy(t *testing.T) {
 	s := orders()
 	s.Candidates[0].Verdict = "is \x1b[2Jprimary\r\u009b31m\a"
 	s.Pause = &supervisor.Pause{Reason: "a\x1b]0;title\x07b"}
-	got := statusText([]report{newReport(s, nil)}, plainScreen, noon(), false)
+	got := statusText([]supervisor.Report{supervisor.NewReport(s, nil)}, plainScreen, noon(), false)
 	if strings.ContainsAny(got, "\x1b\r\a\u009b") {
 		t.Errorf("control characters are left: %q", got)
 	}
 }
 
 func TestColourIsForTerminals(t *testing.T) {
-	r := []report{newReport(orders(), nil)}
+	r := []supervisor.Report{supervisor.NewReport(orders(), nil)}
 	if got := statusText(r, plainScreen, noon(), false); strings.Contains(got, "\x1b[") {
 		t.Errorf("colour where there is no terminal: %q", got)
 	}
@@ -185,7 +185,7 @@ func TestColourIsForTerminals(t *testing.T) {
 func TestStatusAsJSON(t *testing.T) {
 	s := orders()
 	local := supervisor.Status{Service: "orders-db", Node: "db1", Role: sdk.RolePrimary, Term: 42, Fit: true, LeaseLeft: time.Second, State: s}
-	b, err := json.Marshal(newReport(s, &local))
+	b, err := json.Marshal(supervisor.NewReport(s, &local))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/deputy-ha/deputy/supervisor"
 	"github.com/deputy-ha/deputy/supervisor/control"
 )
 
@@ -114,7 +115,7 @@ func wait(ctx context.Context, changed <-chan struct{}) {
 
 // draw shows the reports: in place of the last ones on a terminal, else below
 // them where they differ.
-func (a *app) draw(reports []report, last string) (string, error) {
+func (a *app) draw(reports []supervisor.Report, last string) (string, error) {
 	now := time.Now()
 	if a.json() {
 		return last, a.printJSONLine(reports)
@@ -133,7 +134,7 @@ func (a *app) draw(reports []report, last string) (string, error) {
 }
 
 // steady returns the reports without what moves by itself.
-func steady(reports []report) []report {
+func steady(reports []supervisor.Report) []supervisor.Report {
 	for i := range reports {
 		for j := range reports[i].Nodes {
 			n := &reports[i].Nodes[j]

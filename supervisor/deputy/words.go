@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/deputy-ha/deputy/sdk"
@@ -61,12 +60,4 @@ func roleStyle(r sdk.Role) style {
 		return bad
 	}
 	return plain
-}
-
-// list joins names for a sentence: "a", "a and b", "a, b and c".
-func list(names []string) string {
-	if len(names) < 2 {
-		return strings.Join(names, "")
-	}
-	return strings.Join(names[:len(names)-1], ", ") + " and " + names[len(names)-1]
 }
