@@ -60,7 +60,9 @@ remaining() {
 
 # bounded [-t SECONDS] COMMAND…: runs a program, not a function, for no longer
 # than that and than remaining. When it is cut short its status is not 0, with
-# coreutils 124 or 137; that cancels nothing which it has had others do.
+# coreutils 124 or 137; that cancels nothing which it has had others do. What it
+# started itself is not cut short with it, and ends with the act: all stay in the
+# script's process group, which deputy ends, and which ends when deputy dies.
 bounded() {
 	deputy_bound=$(deputy_left_ms)
 	if [ "$1" = -t ]; then
@@ -69,7 +71,11 @@ bounded() {
 		shift 2
 	fi
 	[ "$deputy_bound" -gt 0 ] || return 124 # to timeout(1), 0 is for ever
-	timeout -k 1 "$(printf '%d.%03d' "$((deputy_bound / 1000))" "$((deputy_bound % 1000))")" "$@"
+	set -- -k 1 "$(printf '%d.%03d' "$((deputy_bound / 1000))" "$((deputy_bound % 1000))")" "$@"
+	case $(timeout --help 2>&1) in # that of coreutils makes a group of its own, that of busybox does not
+	*--foreground*) set -- --foreground "$@" ;;
+	esac
+	timeout "$@"
 }
 
 # wait_for [-t SECONDS] COMMAND…: asks until the command or function says 0, for

@@ -230,6 +230,17 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// What a group of its own would keep alive goes on behind a deputy that died.
+func TestWhatIsBoundedStaysInTheGroup(t *testing.T) {
+	for name, sh := range shells(t) {
+		got := run(t, sh, `promote() { cut -d' ' -f5 /proc/self/stat; bounded cut -d' ' -f5 /proc/self/stat; }`, asked("promote"))
+		groups := strings.Fields(got.out)
+		if got.exit != 0 || len(groups) != 2 || groups[0] != groups[1] {
+			t.Errorf("%s: %+v, want one process group, twice", name, got)
+		}
+	}
+}
+
 func TestRemaining(t *testing.T) {
 	for name, sh := range shells(t) {
 		for timeout, most := range map[string]float64{"8000": 7, "400": 0.3} {
