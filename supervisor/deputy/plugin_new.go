@@ -110,10 +110,10 @@ func (p *project) complete(b build) error {
 	p.Go, _, _ = strings.Cut(strings.TrimPrefix(b.Go, "go"), " ")
 	if p.SDK == "" {
 		// What a commit between two releases is called, nobody can fetch.
-		if !regexp.MustCompile(`\Av[0-9]+\.[0-9]+\.[0-9]+(-(rc|alpha|beta)[.0-9]*)?\z`).MatchString(b.Version) {
+		if !regexp.MustCompile(`\Av?[0-9]+\.[0-9]+\.[0-9]+(-(rc|alpha|beta)[.0-9]*)?\z`).MatchString(b.Version) {
 			return fmt.Errorf("this deputy, %s, is no release, so there is no module of its version to fetch: give a checkout of github.com/deputy-ha/deputy by --sdk DIR", b.Version)
 		}
-		p.Version = b.Version
+		p.Version = "v" + strings.TrimPrefix(b.Version, "v") // packagers often leave it out
 		return nil
 	}
 	sdk, err := filepath.Abs(p.SDK)

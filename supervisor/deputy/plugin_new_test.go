@@ -177,7 +177,7 @@ func TestNewLeavesNothingHalfWritten(t *testing.T) {
 // TestNewGoProjectIsOfThisVersion has a release name its module.
 func TestNewGoProjectIsOfThisVersion(t *testing.T) {
 	for version, want := range map[string]string{
-		"v1.2.3": "require github.com/deputy-ha/deputy v1.2.3\n", "v1.2.3-rc1": "deputy v1.2.3-rc1\n", "v1.2.3-rc.1": "deputy v1.2.3-rc.1\n",
+		"v1.2.3": "require github.com/deputy-ha/deputy v1.2.3\n", "1.2.4": "require github.com/deputy-ha/deputy v1.2.4\n", "v1.2.3-rc1": "deputy v1.2.3-rc1\n", "v1.2.3-rc.1": "deputy v1.2.3-rc.1\n",
 		"v1.2.3-4-g0123abc": "", "v1.2.3-dirty": "", "0123abc": "", "devel": "",
 	} {
 		p := project{Name: "marker", lang: "go"}
