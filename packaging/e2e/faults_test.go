@@ -115,13 +115,17 @@ func signalTo(which string, s unix.Signal) deed {
 			find = append(find, strings.NewReplacer("%s", w.name, "%u", w.manages).Replace(which))
 		}
 		out, err := h.run(ctx, "sh", "-c", fmt.Sprintf(`p=$({ %s; } | grep -vx 0); [ -n "$p" ] && kill -%d $p; echo $p`, strings.Join(find, "; "), s))
-		if err != nil || s != unix.SIGSTOP {
+		if s != unix.SIGSTOP {
 			return nil, err
 		}
+		stopped := strings.TrimSpace(out)
+		if err != nil { // nobody knows whom it has stopped
+			stopped = fmt.Sprintf(`$({ %s; } | grep -vx 0)`, strings.Join(find, "; "))
+		}
 		return func(ctx context.Context) error {
-			_, err := h.run(ctx, "sh", "-c", "kill -CONT "+strings.TrimSpace(out)+" 2>&- ; true")
+			_, err := h.run(ctx, "sh", "-c", "kill -CONT "+stopped+" 2>&- ; true")
 			return err
-		}, nil
+		}, err
 	}
 }
 
