@@ -64,7 +64,7 @@ func chaos(t *testing.T, seed uint64) {
 		s.wait(time.Duration(rnd.Int64N(int64(2 * s.service.TTL))))
 		m := s.machine(names[rnd.IntN(len(names))])
 		part := m.parts[[]string{"disk", "vip"}[rnd.IntN(2)]]
-		switch rnd.IntN(16) {
+		switch rnd.IntN(17) {
 		case 0:
 			if m.alive() {
 				m.kill()
@@ -107,6 +107,10 @@ func chaos(t *testing.T, seed uint64) {
 			s.try(func(ctx context.Context, c supervisor.Cluster) error { return c.Undrain(ctx, m.name) })
 		case 15:
 			s.cluster.DeletePrimary("db")
+		case 16:
+			s.try(func(ctx context.Context, c supervisor.Cluster) error {
+				return c.Ban(ctx, "db", supervisor.Ban{Node: m.name, Until: time.Now().Add(time.Duration(rnd.Int64N(int64(time.Minute))))})
+			})
 		}
 	}
 

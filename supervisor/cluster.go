@@ -19,5 +19,7 @@ type Cluster interface {
 	Resume(ctx context.Context, service string) error
 	Drain(ctx context.Context, d Drain) error
 	Undrain(ctx context.Context, node string) error
+	Ban(ctx context.Context, service string, b Ban) error
+	Unban(ctx context.Context, service, node string) error
 	Remove(ctx context.Context, service string) error // ErrBusy while somebody is primary or candidate
 }

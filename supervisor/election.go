@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"time"
 
@@ -92,7 +93,8 @@ type State struct {
 	Candidates  []Candidate  `json:"candidates"`            // those present, this node included, by name
 	Reservation *Reservation `json:"reservation,omitempty"` // nil when none, or past its end
 	Pause       *Pause       `json:"pause,omitempty"`
-	Drained     []Drain      `json:"drained,omitempty"`
+	Drained     []Drain      `json:"drained,omitempty"` // those in force
+	Banned      []Ban        `json:"banned,omitempty"`  // those in force
 
 	// Frozen tells why nobody here may campaign now; empty when one may.
 	Frozen string `json:"frozen,omitempty"`
@@ -113,12 +115,62 @@ func (s State) Candidate(node string) *Candidate {
 
 // IsDrained reports whether the named node leads nothing by an operator's wish.
 func (s State) IsDrained(node string) bool {
-	for _, d := range s.Drained {
-		if d.Node == node {
-			return true
+	return s.drain(node) != nil
+}
+
+func (s State) drain(node string) *Drain {
+	for i := range s.Drained {
+		if s.Drained[i].Node == node {
+			return &s.Drained[i]
 		}
 	}
-	return false
+	return nil
+}
+
+// IsBanned reports whether the named node does not lead this service by an
+// operator's wish.
+func (s State) IsBanned(node string) bool {
+	return s.ban(node) != nil
+}
+
+func (s State) ban(node string) *Ban {
+	for i := range s.Banned {
+		if s.Banned[i].Node == node {
+			return &s.Banned[i]
+		}
+	}
+	return nil
+}
+
+// Barred tells by which order of an operator's the named node may not lead, and
+// what ends that; empty when it may.
+func (s State) Barred(node string) string {
+	if d := s.drain(node); d != nil {
+		return fmt.Sprintf("drained%s: `deputy undrain %s` ends it", holds(d.Since, d.Until, d.By, d.Reason), node)
+	}
+	if b := s.ban(node); b != nil {
+		return fmt.Sprintf("banned%s: `deputy unban %s %s` ends it", holds(b.Since, b.Until, b.By, b.Reason), s.Service, node)
+	}
+	return ""
+}
+
+// holds is the end of a sentence about an order: until or since when it holds,
+// who gave it and why.
+func holds(since, until time.Time, by, reason string) string {
+	text := ""
+	if !until.IsZero() {
+		text += " until " + until.Format(time.RFC3339)
+	}
+	if by != "" {
+		text += " by " + by
+	}
+	if reason != "" {
+		text += " (" + reason + ")"
+	}
+	if until.IsZero() && !since.IsZero() {
+		text += ", since " + since.Format(time.RFC3339)
+	}
+	return text
 }
 
 // A Primary is the record services/NAME/primary.
@@ -234,6 +286,17 @@ type Pause struct {
 type Drain struct {
 	Node   string    `json:"node"`
 	Since  time.Time `json:"since"`
+	Until  time.Time `json:"until,omitzero"` // zero: until undrain
+	By     string    `json:"by,omitempty"`
+	Reason string    `json:"reason,omitempty"`
+}
+
+// A Ban is the record services/NAME/bans/NODE: this node hands the service over
+// and does not lead it.
+type Ban struct {
+	Node   string    `json:"node"`
+	Since  time.Time `json:"since"`
+	Until  time.Time `json:"until,omitzero"` // zero: until unban
 	By     string    `json:"by,omitempty"`
 	Reason string    `json:"reason,omitempty"`
 }

@@ -166,6 +166,55 @@ func TestPauseDoesNotSuspendDemotion(t *testing.T) {
 	})
 }
 
+func TestBan(t *testing.T) {
+	story(t, func(s *scene) {
+		s.run("db1", "db2")
+		s.wait(time.Second)
+		s.says("an operator bans db1 from the service for a while")
+		ban := func(node string, span time.Duration) {
+			now := time.Now()
+			s.order(func(ctx context.Context, c supervisor.Cluster) error {
+				return c.Ban(ctx, "db", supervisor.Ban{Node: node, Since: now, Until: now.Add(span), By: "ann", Reason: "noisy disk"})
+			})
+		}
+		ban("db1", time.Minute)
+		s.wait(10 * time.Second)
+		s.machine("db1").is(sdk.RoleStandby)
+		s.machine("db2").is(sdk.RolePrimary)
+		s.switchover("db1")
+		s.wait(time.Second)
+		s.says("db2 is lost, and still the banned node does not lead")
+		s.machine("db2").powerOff()
+		s.wait(20 * time.Second)
+		s.machine("db1").is(sdk.RoleStandby)
+		s.says("the ban ends by itself")
+		s.wait(30 * time.Second)
+		s.machine("db1").is(sdk.RolePrimary)
+		s.says("an operator bans db1 where nobody else could lead, and lets it lead again")
+		ban("db1", time.Hour)
+		s.wait(10 * time.Second)
+		s.machine("db1").is(sdk.RoleStandby)
+		s.order(func(ctx context.Context, c supervisor.Cluster) error { return c.Unban(ctx, "db", "db1") })
+		s.wait(10 * time.Second)
+		s.machine("db1").is(sdk.RolePrimary)
+	})
+}
+
+// TestDrainEnds is of a drain for a while.
+func TestDrainEnds(t *testing.T) {
+	stage(t, func(s *scene) {
+		s.run("db1")
+		s.wait(time.Second)
+		s.order(func(ctx context.Context, c supervisor.Cluster) error {
+			return c.Drain(ctx, supervisor.Drain{Node: "db1", Until: time.Now().Add(time.Minute)})
+		})
+		s.wait(50 * time.Second)
+		s.machine("db1").is(sdk.RoleStandby)
+		s.wait(20 * time.Second)
+		s.machine("db1").is(sdk.RolePrimary)
+	})
+}
+
 func TestDrain(t *testing.T) {
 	story(t, func(s *scene) {
 		s.run("db1", "db2")

@@ -79,6 +79,8 @@ func (m *Member) reason(ctx context.Context, lease Lease) *ending {
 		return &ending{sdk.ReasonDrain, away}
 	case s.IsDrained(m.node.Name):
 		return &ending{sdk.ReasonDrain, errors.New("this node is drained")}
+	case s.IsBanned(m.node.Name):
+		return &ending{sdk.ReasonDrain, errors.New("this node is banned from the service")}
 	case r.Binds() && r.State == Accepted && r.To != m.node.Name:
 		return &ending{r.Reason, fmt.Errorf("%s to %s", r.Reason, r.To)}
 	}

@@ -27,8 +27,8 @@ func Ranking(s State) []Place {
 		switch {
 		case c.Priority == 0:
 			p.Why = "priority 0 never leads"
-		case s.IsDrained(c.Name):
-			p.Why = "drained"
+		case s.Barred(c.Name) != "":
+			p.Why = s.Barred(c.Name)
 		case s.Unclean && c.Name == s.Term.Node:
 			p.Why = "was lost as primary"
 		case s.Primary != nil && !s.Vacant && c.Name == s.Primary.Node:
@@ -164,19 +164,13 @@ func (p *Pause) active(now time.Time) bool {
 	return p != nil && (p.Until.IsZero() || now.Before(p.Until))
 }
 
-// String tells who paused, why and until when.
+// String tells until or since when it is paused, by whom and why.
 func (p *Pause) String() string {
-	s := "until resumed"
-	if !p.Until.IsZero() {
-		s = "until " + p.Until.Format(time.RFC3339)
+	s := holds(p.Since, p.Until, p.By, p.Reason)
+	if p.Until.IsZero() {
+		s = " until resumed" + s
 	}
-	if p.By != "" {
-		s += " by " + p.By
-	}
-	if p.Reason != "" {
-		s += " (" + p.Reason + ")"
-	}
-	return s
+	return s[1:]
 }
 
 // combine is how two nodes compare when each of several plugins has its say:

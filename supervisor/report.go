@@ -46,6 +46,7 @@ type NodeReport struct {
 	LeaseLeft time.Duration `json:"lease_left_ns,omitempty"` // only the primary itself knows
 	Priority  int           `json:"priority"`
 	Drained   bool          `json:"drained,omitempty"`
+	Banned    bool          `json:"banned,omitempty"`
 	Held      bool          `json:"held,omitempty"`
 	Verdict   string        `json:"verdict"` // why it can or cannot lead
 	Hash      string        `json:"hash,omitempty"`
@@ -80,7 +81,12 @@ func NewReport(s State, local *Status) Report {
 	}
 	for _, d := range s.Drained {
 		if !slices.ContainsFunc(r.Nodes, func(n NodeReport) bool { return n.Node == d.Node }) {
-			r.Nodes = append(r.Nodes, NodeReport{Node: d.Node, Role: sdk.RoleUnknown, Drained: true, Verdict: "not present; drained"})
+			r.Nodes = append(r.Nodes, NodeReport{Node: d.Node, Role: sdk.RoleUnknown, Drained: true, Verdict: "not present; " + s.Barred(d.Node)})
+		}
+	}
+	for _, b := range s.Banned {
+		if !slices.ContainsFunc(r.Nodes, func(n NodeReport) bool { return n.Node == b.Node }) {
+			r.Nodes = append(r.Nodes, NodeReport{Node: b.Node, Role: sdk.RoleUnknown, Banned: true, Verdict: "not present; " + s.Barred(b.Node)})
 		}
 	}
 	if local != nil {
@@ -94,7 +100,7 @@ func candidateReport(s State, c Candidate) NodeReport {
 	n := NodeReport{
 		Node: c.Name, Address: c.Address, Present: true, Role: c.Role, Fit: c.Fit, Health: c.Health, Term: c.Term,
 		Since: c.Since, Priority: c.Priority, Held: c.Held, Verdict: c.Verdict, Hash: c.Hash, Version: c.Version,
-		Drained: s.IsDrained(c.Name),
+		Drained: s.IsDrained(c.Name), Banned: s.IsBanned(c.Name),
 	}
 	if Holds(c.Role) && !held(s, c) {
 		n.Role, n.Fit, n.Term = sdk.RoleUnknown, false, 0

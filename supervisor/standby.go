@@ -87,8 +87,8 @@ func (m *Member) ineligible(s State, seen bool) error {
 	if m.definition().Priority == 0 {
 		return errors.New("priority 0 never leads")
 	}
-	if s.IsDrained(m.node.Name) {
-		return fmt.Errorf("drained: `deputy undrain %s` ends it", m.node.Name)
+	if why := s.Barred(m.node.Name); why != "" {
+		return errors.New(why)
 	}
 	if why := m.withdrawn(); why != nil {
 		return why

@@ -159,6 +159,16 @@ func (c *Client) Undrain(ctx context.Context, node string) error {
 	return c.order(ctx, "DELETE", path("nodes", node, "drain"), nil)
 }
 
+// Ban keeps a node from leading a service. The daemon notes by whom.
+func (c *Client) Ban(ctx context.Context, service string, b supervisor.Ban) error {
+	return c.order(ctx, "PUT", path("services", service, "bans", b.Node), b)
+}
+
+// Unban lets a node lead a service again.
+func (c *Client) Unban(ctx context.Context, service, node string) error {
+	return c.order(ctx, "DELETE", path("services", service, "bans", node), nil)
+}
+
 // Remove forgets a service.
 func (c *Client) Remove(ctx context.Context, service string) error {
 	return c.orderFor(ctx, removeTime, "DELETE", path("services", service), nil)

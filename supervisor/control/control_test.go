@@ -58,6 +58,8 @@ func TestOrders(t *testing.T) {
 		c.Resume(ctx, "orders"),
 		c.Drain(ctx, supervisor.Drain{Node: "db1", Reason: "kernel"}),
 		c.Undrain(ctx, "db1"),
+		c.Ban(ctx, "orders", supervisor.Ban{Node: "db1", Until: until, By: "somebody else", Reason: "noisy"}),
+		c.Unban(ctx, "orders", "db1"),
 		c.Remove(ctx, "orders"),
 		func() error {
 			got, err := c.Reload(ctx)
@@ -80,6 +82,8 @@ func TestOrders(t *testing.T) {
 		"resume orders",
 		supervisor.Drain{Node: "db1", By: me, Reason: "kernel"},
 		"undrain db1",
+		supervisor.Ban{Node: "db1", Until: until, By: me, Reason: "noisy"},
+		"unban db1 orders",
 		"remove orders",
 		"reload",
 	}

@@ -122,6 +122,12 @@ func (c *fakeCluster) Resume(_ context.Context, service string) error {
 func (c *fakeCluster) Drain(_ context.Context, d supervisor.Drain) error { return c.note(d) }
 func (c *fakeCluster) Undrain(_ context.Context, node string) error      { return c.note("undrain " + node) }
 
+func (c *fakeCluster) Ban(_ context.Context, _ string, b supervisor.Ban) error { return c.note(b) }
+
+func (c *fakeCluster) Unban(_ context.Context, service, node string) error {
+	return c.note("unban " + node + " " + service)
+}
+
 func (c *fakeCluster) Remove(_ context.Context, service string) error {
 	return c.note("remove " + service)
 }

@@ -98,6 +98,17 @@ func (s *Server) routes(wg *sync.WaitGroup) http.Handler {
 	order("DELETE /services/{service}/pause", func(r *http.Request) error {
 		return s.Cluster.Resume(r.Context(), r.PathValue("service"))
 	})
+	order("PUT /services/{service}/bans/{node}", func(r *http.Request) error {
+		v, err := body[supervisor.Ban](r)
+		if err != nil {
+			return err
+		}
+		v.Node, v.By = r.PathValue("node"), guestOf(r.Context()).name()
+		return s.Cluster.Ban(r.Context(), r.PathValue("service"), v)
+	})
+	order("DELETE /services/{service}/bans/{node}", func(r *http.Request) error {
+		return s.Cluster.Unban(r.Context(), r.PathValue("service"), r.PathValue("node"))
+	})
 	orderFor(removeTime, "DELETE /services/{service}", func(r *http.Request) error {
 		return s.Cluster.Remove(r.Context(), r.PathValue("service"))
 	})

@@ -22,6 +22,16 @@ func atMostOne(what string) cobra.PositionalArgs {
 	}
 }
 
+// exactly wants these arguments, no fewer and no more.
+func exactly(what ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) != len(what) {
+			return mark(fmt.Errorf("%s needs %s, and got %d arguments", c.Name(), strings.Join(what, " and "), len(args)), errUsage)
+		}
+		return nil
+	}
+}
+
 // noArgs wants none.
 func noArgs(c *cobra.Command, args []string) error {
 	return mark(count(c, args, 0, 0, ""), errUsage)

@@ -22,8 +22,19 @@ func (a *app) completeWords(c *cobra.Command) {
 	for _, below := range c.Commands() {
 		a.completeWords(below)
 	}
-	if strings.Contains(c.Use, "[NODE]") {
+	switch {
+	case strings.Contains(c.Use, "[NODE]"):
 		c.ValidArgsFunction = a.completeNodes
+	case strings.HasSuffix(c.Use, "SERVICE NODE"):
+		c.ValidArgsFunction = func(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+			switch len(args) {
+			case 0:
+				return a.completeServices(c, args, begun)
+			case 1:
+				return a.completeNodes(c, args, begun)
+			}
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
 	}
 	services := func(c *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
 		return a.completeServices(c, nil, begun) // whatever the arguments are
@@ -74,6 +85,9 @@ func (a *app) completeNodes(c *cobra.Command, args []string, _ string) ([]string
 		}
 		for _, d := range st.State.Drained {
 			names = append(names, d.Node)
+		}
+		for _, b := range st.State.Banned {
+			names = append(names, b.Node)
 		}
 	})
 	slices.Sort(names)

@@ -14,13 +14,15 @@ import (
 
 func (a *app) drainCommand() *cobra.Command {
 	var d supervisor.Drain
+	var length span
 	timeout := time.Minute
 	c := &cobra.Command{
 		Use:   "drain [NODE]",
 		Short: "Hand over everything that a node leads, and lead nothing there",
 		Long: "Hand over everything that a node leads, this one if none is named; it leads nothing\n" +
-			"until `deputy undrain`. Waits until the node is primary of nothing.",
-		Args: atMostOne("NODE"),
+			"until `deputy undrain` or the given time. Waits until the node is primary of nothing.",
+		Example: "  deputy drain --reason \"new memory\"\n  deputy drain db1 --for 2h",
+		Args:    atMostOne("NODE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			node, err := a.nodeArg(args)
 			if err != nil {
@@ -31,15 +33,21 @@ func (a *app) drainCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				d.Node, d.Since, d.By = node, time.Now().UTC().Truncate(time.Second), a.operator()
+				d.Node, d.By = node, a.operator()
+				d.Since, d.Until = length.from(time.Now())
 				if err := way.Drain(ctx, d); err != nil {
 					return err
 				}
-				fmt.Fprintf(a.stdout, "%s: drained\n", node)
-				return a.waitUntilFree(ctx, way, node, services, timeout)
+				until := ""
+				if !d.Until.IsZero() {
+					until = " until " + d.Until.Format(time.RFC3339)
+				}
+				fmt.Fprintf(a.stdout, "%s: drained%s\n", node, until)
+				return a.waitUntilFree(ctx, way, node, services, timeout, fmt.Sprintf("`deputy undrain %s`", node))
 			})
 		},
 	}
+	c.Flags().Var(&length, "for", "for how long, such as 30m, 12h, or forever")
 	c.Flags().StringVar(&d.Reason, "reason", "", "why, for others to see")
 	c.Flags().DurationVar(&timeout, "timeout", timeout, "wait no longer for the services to leave")
 	return c
@@ -102,8 +110,9 @@ func holdsRole(s supervisor.State, node string) bool {
 }
 
 // waitUntilFree returns when the node is primary of none of the services, and
-// says of each when that is so.
-func (a *app) waitUntilFree(ctx context.Context, way *contact, node string, services []string, timeout time.Duration) error {
+// says of each when that is so. Whoever does not wait for it ends nothing: that
+// takes what undo says.
+func (a *app) waitUntilFree(ctx context.Context, way *contact, node string, services []string, timeout time.Duration, undo string) error {
 	var mu sync.Mutex
 	var stuck []error
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not within %s", timeout))
@@ -123,7 +132,10 @@ func (a *app) waitUntilFree(ctx context.Context, way *contact, node string, serv
 		defer mu.Unlock()
 		stuck = append(stuck, fmt.Errorf("hand over %s: %w%s", service, context.Cause(ctx), whereItStands(last)))
 	})
-	return errors.Join(stuck...)
+	if stuck == nil {
+		return nil
+	}
+	return fmt.Errorf("%w; %s goes on handing over by itself, and %s ends the order", errors.Join(stuck...), node, undo)
 }
 
 // whereItStands is the end of a sentence about a service that did not move.

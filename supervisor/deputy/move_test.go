@@ -57,6 +57,52 @@ func TestPlanSwitchover(t *testing.T) {
 	}
 }
 
+// TestRefusalsTellTheWay: a reason alone leaves an operator where they were.
+func TestRefusalsTellTheWay(t *testing.T) {
+	reserved := func(s *supervisor.State) {
+		s.Reservation = &supervisor.Reservation{To: "db3", Reason: sdk.ReasonSwitchover, State: supervisor.Asked, For: 8 * time.Second}
+	}
+	lost := func(s *supervisor.State) { s.Vacant, s.Unclean = true, true }
+	for _, c := range []struct {
+		name     string
+		failover bool
+		change   func(*supervisor.State)
+		to       string
+		way      string
+	}{
+		{"etcd gone", false, func(s *supervisor.State) { s.Unreachable = "no answer" }, "db2", "`deputy check --deep`"},
+		{"etcd gone", true, func(s *supervisor.State) { s.Unreachable = "no answer" }, "db2", "`deputy check --deep`"},
+		{"no primary", false, func(s *supervisor.State) { s.Primary = nil }, "", "`deputy failover orders-db --to NODE`"},
+		{"blocked", false, func(s *supervisor.State) { s.Primary.State = sdk.RoleBlocked }, "db2", "`deputy clear orders-db`"},
+		{"blocked", true, func(s *supervisor.State) { s.Primary.State = sdk.RoleBlocked }, "db2", "`deputy clear orders-db`"},
+		{"promoting", false, func(s *supervisor.State) { s.Primary.State = sdk.RolePromoting }, "db2", "wait until it is done"},
+		{"alive", true, func(*supervisor.State) {}, "db2", "`deputy switchover orders-db --to db2`"},
+		{"paused", false, func(s *supervisor.State) { s.Pause = &supervisor.Pause{} }, "", "`deputy resume orders-db`"},
+		{"another order", false, reserved, "db2", "wait until it is done, which takes 8s at most"},
+		{"another order", true, func(s *supervisor.State) { lost(s); reserved(s) }, "db2", "wait until it is done"},
+		{"drained", false, func(s *supervisor.State) { s.Drained = []supervisor.Drain{{Node: "db2"}} }, "db2", "`deputy undrain db2`"},
+		{"banned", false, func(s *supervisor.State) { s.Banned = []supervisor.Ban{{Node: "db2"}} }, "db2", "`deputy unban orders-db db2`"},
+		{"banned", true, func(s *supervisor.State) { lost(s); s.Banned = []supervisor.Ban{{Node: "db2"}} }, "db2", "`deputy unban orders-db db2`"},
+		{"never leads", false, func(s *supervisor.State) { s.Candidates[1].Priority = 0 }, "db2", "`deputy reload orders-db`"},
+		{"not fit", false, func(*supervisor.State) {}, "db3", "`deputy status orders-db`"},
+		{"failed", false, func(s *supervisor.State) { s.Candidates[1].Role = sdk.RoleFailed }, "db2", "`deputy clear orders-db`"},
+		{"was lost", true, lost, "db1", "name another node"},
+		{"not present", false, func(*supervisor.State) {}, "db9", "`systemctl start deputy@orders-db`"},
+		{"nobody else", false, func(s *supervisor.State) { s.Candidates = s.Candidates[:1] }, "", "`systemctl start deputy@orders-db`"},
+		{"nobody else can", false, func(s *supervisor.State) { s.Candidates[1].Priority = 0 }, "", "`deputy status orders-db`"},
+	} {
+		s := orders()
+		c.change(&s)
+		_, err := planSwitchover(s, c.to, noon())
+		if c.failover {
+			err = planFailover(s, c.to, nil)
+		}
+		if err == nil || !strings.Contains(err.Error(), c.way) {
+			t.Errorf("%s, failover %v: %v; the way is not told: %s", c.name, c.failover, err, c.way)
+		}
+	}
+}
+
 func TestPlanFailover(t *testing.T) {
 	lost := func(s *supervisor.State) { s.Vacant, s.Unclean = true, true }
 	for _, c := range []struct {
@@ -71,7 +117,7 @@ func TestPlanFailover(t *testing.T) {
 		{name: "primary lost, and still recorded as it was", change: lost, to: "db2", fenced: []string{"db1"}},
 		{
 			name: "a healthy node vouched for", change: lost, to: "db2", fenced: []string{"db3"},
-			want: "--fenced db3: it was not lost as primary; that was db1",
+			want: "--fenced db3: it was not lost as primary, so it needs no fence; that was db1",
 		},
 		{
 			name: "vouched for though it is back", to: "db2", fenced: []string{"db1"},
@@ -100,7 +146,7 @@ func TestPlanFailover(t *testing.T) {
 			change: func(s *supervisor.State) {
 				s.Primary.State, s.Term.Victims = sdk.RolePromoting, []sdk.Peer{{Node: "db9"}}
 			},
-			want: "--fenced db1: it was not lost as primary; that was db9",
+			want: "--fenced db1: it was not lost as primary, so it needs no fence; that was db9",
 		},
 		{
 			name: "promoting", to: "db2", want: "db1 is promoting: wait until it is done",
@@ -213,7 +259,7 @@ func TestStoryThatEndsBadly(t *testing.T) {
 	}
 	// The reservation has run out before the old primary had left.
 	y, asked, _, demoting, _, _, _ = stages()
-	if lines, done, err := told(y, asked, demoting, orders()); !done || err == nil || err.Error() != "undone, db1 stays primary: it had not left in time" || lines[len(lines)-1] != "db1 is primary again" {
+	if lines, done, err := told(y, asked, demoting, orders()); !done || err == nil || err.Error() != "undone, db1 stays primary: it had not left in time; --timeout gives it longer" || lines[len(lines)-1] != "db1 is primary again" {
 		t.Errorf("run out: done %v, %v, %q", done, err, lines)
 	}
 	// It took the role, and gave it up again.

@@ -51,7 +51,7 @@ func (a *app) operator() string {
 
 func (a *app) pauseCommand() *cobra.Command {
 	var p supervisor.Pause
-	var span time.Duration
+	var length span
 	c := &cobra.Command{
 		Use:   "pause SERVICE",
 		Short: "Suspend automatic take-overs",
@@ -61,17 +61,12 @@ func (a *app) pauseCommand() *cobra.Command {
 		Example: "  deputy pause orders-db --for 1h --reason \"new switch in rack 3\"",
 		Args:    one("SERVICE"),
 		RunE: func(c *cobra.Command, args []string) error {
-			if c.Flags().Changed("for") && span <= 0 {
-				return mark(fmt.Errorf("--for is a time span above zero, not %s", span), errUsage)
-			}
 			return a.order(c, args[0], func(ctx context.Context, way *contact) error {
 				if err := way.known(ctx, args[0]); err != nil {
 					return err
 				}
-				p.Since, p.By = time.Now().UTC().Truncate(time.Second), a.operator()
-				if span > 0 {
-					p.Until = p.Since.Add(span)
-				}
+				p.By = a.operator()
+				p.Since, p.Until = length.from(time.Now())
 				if err := way.Pause(ctx, args[0], p); err != nil {
 					return err
 				}
@@ -80,7 +75,7 @@ func (a *app) pauseCommand() *cobra.Command {
 			})
 		},
 	}
-	c.Flags().DurationVar(&span, "for", 0, "resume by itself after so long, such as 90s, 30m, 1h")
+	c.Flags().Var(&length, "for", "resume by itself after so long, such as 30m, 12h, or forever")
 	c.Flags().StringVar(&p.Reason, "reason", "", "why, for others to see")
 	return c
 }
@@ -118,7 +113,11 @@ func (a *app) clearCommand() *cobra.Command {
 				if way.daemon == nil {
 					return fmt.Errorf("clear works on the node itself: %w", way.noDaemon)
 				}
-				if err := way.daemon.Clear(ctx); err != nil {
+				err := way.daemon.Clear(ctx)
+				if errors.Is(err, supervisor.ErrNotHere) {
+					return fmt.Errorf("%w: `deputy status %s` tells which node is blocked or failed, and it is cleared there", err, args[0])
+				}
+				if err != nil {
 					return err
 				}
 				fmt.Fprintf(a.stdout, "%s: cleared, it demotes once more\n", args[0])

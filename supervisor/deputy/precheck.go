@@ -20,7 +20,7 @@ func planSwitchover(s supervisor.State, to string, now time.Time) (string, error
 	p := s.Primary
 	switch {
 	case s.Unreachable != "":
-		return "", fmt.Errorf("%w: %s", supervisor.ErrUnreachable, s.Unreachable)
+		return "", unreached(s)
 	case p == nil || s.Vacant:
 		return "", fmt.Errorf("there is no primary that could hand over: the election goes on by itself, or `deputy failover %s --to NODE`", s.Service)
 	case p.Node == to && p.State == sdk.RolePrimary:
@@ -43,7 +43,7 @@ func planSwitchover(s supervisor.State, to string, now time.Time) (string, error
 func planFailover(s supervisor.State, to string, fenced []string) error {
 	switch p := s.Primary; {
 	case s.Unreachable != "":
-		return fmt.Errorf("%w: %s", supervisor.ErrUnreachable, s.Unreachable)
+		return unreached(s)
 	case p != nil && !s.Vacant && p.State == sdk.RoleBlocked:
 		return fmt.Errorf("%s is alive and blocked: it may still act as primary%s", p.Node, advice(s, p.State))
 	case p != nil && !s.Vacant && p.State == sdk.RolePromoting && len(fenced) > 0:
@@ -57,6 +57,11 @@ func planFailover(s supervisor.State, to string, fenced []string) error {
 		return err
 	}
 	return fit(s, to)
+}
+
+// unreached tells that nothing can be ordered now.
+func unreached(s supervisor.State) error {
+	return fmt.Errorf("%w: %s; roles move again when etcd answers: `deputy check --deep` tells what is wrong with it", supervisor.ErrUnreachable, s.Unreachable)
 }
 
 // down checks what an operator says of nodes: that they were lost, and are down.
@@ -73,9 +78,9 @@ func down(s supervisor.State, fenced []string) error {
 		c := s.Candidate(node)
 		switch {
 		case len(lost) == 0:
-			return fmt.Errorf("--fenced %s: no node was lost that did not resign", node)
+			return fmt.Errorf("--fenced %s: no node was lost that did not resign; leave --fenced out", node)
 		case !slices.Contains(lost, node):
-			return fmt.Errorf("--fenced %s: it was not lost as primary; that was %s", node, supervisor.Enumerate(lost))
+			return fmt.Errorf("--fenced %s: it was not lost as primary, so it needs no fence; that was %s", node, supervisor.Enumerate(lost))
 		case c != nil && !supervisor.Holds(c.Role):
 			return fmt.Errorf("--fenced %s: it is not down: it takes part, as %s. Give it the role by --to %s, or turn it off and wait until it is not in `deputy status %s` any more", node, c.Role, node, s.Service)
 		}
@@ -104,7 +109,7 @@ func free(s supervisor.State) error {
 	if r.By != "" {
 		by = " asked by " + r.By
 	}
-	return fmt.Errorf("%w: a %s to %s%s", supervisor.ErrBusy, r.Reason, r.To, by)
+	return fmt.Errorf("%w: a %s to %s%s: wait until it is done, which takes %s at most; `deputy watch` shows it", supervisor.ErrBusy, r.Reason, r.To, by, r.For)
 }
 
 // best returns the candidate that ranks first.
@@ -115,30 +120,62 @@ func best(s supervisor.State) (string, error) {
 			return p.Name, nil
 		}
 		if s.Primary == nil || p.Name != s.Primary.Node {
-			why = append(why, p.Name+": "+p.Why)
+			why = append(why, p.Name+": "+reason(s, p))
 		}
 	}
 	if len(why) == 0 {
-		return "", errors.New("no other node takes part")
+		return "", errors.New("no other node takes part: " + begin(s))
 	}
 	return "", errors.New("no other node can lead: " + strings.Join(why, "; "))
 }
 
 // fit checks that a node may lead, as far as the records tell.
 func fit(s supervisor.State, node string) error {
-	var present []string
 	for _, p := range supervisor.Ranking(s) {
-		if p.Name != node {
-			present = append(present, p.Name)
-			continue
+		switch {
+		case p.Name != node:
+		case !p.Eligible:
+			return fmt.Errorf("%s cannot lead: %s", node, reason(s, p))
+		default:
+			return nil
 		}
-		if !p.Eligible {
-			return fmt.Errorf("%s cannot lead: %s", node, p.Why)
-		}
-		return nil
 	}
-	if len(present) == 0 {
-		return fmt.Errorf("%s is not present: no node takes part", node)
+	return fmt.Errorf("%s is not present: %s; name one of them, or %s", node, present(s), begin(s))
+}
+
+// present tells who takes part.
+func present(s supervisor.State) string {
+	var names []string
+	for _, p := range supervisor.Ranking(s) {
+		names = append(names, p.Name)
 	}
-	return fmt.Errorf("%s is not present: those who take part are %s", node, supervisor.Enumerate(present))
+	switch len(names) {
+	case 0:
+		return "no node takes part"
+	case 1:
+		return "the only one who takes part is " + names[0]
+	}
+	return "those who take part are " + supervisor.Enumerate(names)
+}
+
+// begin is how a node comes to take part.
+func begin(s supervisor.State) string {
+	return fmt.Sprintf("`systemctl start deputy@%s` on the node", s.Service)
+}
+
+// reason tells why a candidate may not lead, and what would change that.
+func reason(s supervisor.State, p supervisor.Place) string {
+	switch {
+	case s.Barred(p.Name) != "":
+		return p.Why // which says so
+	case p.Priority == 0:
+		return fmt.Sprintf("%s: give it another in its definition, then `deputy reload %s` there", p.Why, s.Service)
+	case s.Unclean && p.Name == s.Term.Node:
+		return p.Why + ": name another node; back again, it takes the role by itself if nobody else does"
+	case p.Role == sdk.RoleBlocked, p.Role == sdk.RoleFailed:
+		return fmt.Sprintf("%s: `deputy clear %s` there when it is put right", p.Why, s.Service)
+	case p.Role == sdk.RoleCandidate && !p.Fit, p.Role == sdk.RoleStandby:
+		return fmt.Sprintf("%s: `deputy status %s` there shows its checks", p.Why, s.Service)
+	}
+	return fmt.Sprintf("%s: `deputy explain %s` tells when that changes", p.Why, s.Service)
 }

@@ -52,6 +52,9 @@ func nodeCells(n supervisor.NodeReport, now time.Time) []cell {
 	if n.Drained && !strings.Contains(verdict, "drained") {
 		verdict = strings.TrimPrefix(verdict+"; drained", "; ")
 	}
+	if n.Banned && !strings.Contains(verdict, "banned") {
+		verdict = strings.TrimPrefix(verdict+"; banned", "; ")
+	}
 	return []cell{
 		{tidy(n.Node), plain},
 		{string(n.Role), roleStyle(n.Role)},

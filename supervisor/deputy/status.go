@@ -27,7 +27,7 @@ func (a *app) statusCommand() *cobra.Command {
 			"(daemon, etcd or none), primary, vacant, term, nodes, pause, reservation, frozen,\n" +
 			"unreachable, hashes_differ, problem, and local, which is the daemon's own status. Each\n" +
 			"of nodes has node, address, present, role, fit, health, term, since, lease_left_ns,\n" +
-			"priority, drained, held, verdict, hash and version. What is not known is left out;\n" +
+			"priority, drained, banned, held, verdict, hash and version. What is not known is left out;\n" +
 			"durations are nanoseconds.",
 		Example: "  deputy status\n  deputy status orders-db -o json",
 		RunE: func(c *cobra.Command, names []string) error {

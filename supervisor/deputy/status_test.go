@@ -138,7 +138,7 @@ differ
   db2   candidate  fit     -     2h00m  -      primary is db1; drained
   db3   standby    unfit   -     10s    -      not fit: mysql: replication is 1h20m behind and the
                                                relay log cannot be read: error 1594
-  db9   unknown    -       -     -      -      not present; drained
+  db9   unknown    -       -     -      -      not present; drained: `+"`deputy undrain db9`"+` ends it
   the definitions differ: db1 and db2 have 1f3a99e0, db3 has 99ab0000; bring the files in line, then
   `+"`deputy reload differ`"+` on each node
 

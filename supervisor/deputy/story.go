@@ -79,7 +79,7 @@ func (y *story) tell(s supervisor.State, now time.Time) (lines []string, done bo
 	case q == nil || s.Vacant:
 		return lines, false, nil
 	case q.Term == y.term && q.State == sdk.RolePrimary && y.seen && !ours:
-		return lines, true, fmt.Errorf("undone, %s stays primary: it had not left in time", q.Node)
+		return lines, true, fmt.Errorf("undone, %s stays primary: it had not left in time; --timeout gives it longer", q.Node)
 	case q.Term == y.term:
 		return lines, false, nil
 	}

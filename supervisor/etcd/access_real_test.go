@@ -178,6 +178,8 @@ func testNodeMay(t *testing.T, g *guarded, edit ...func(*Config)) {
 		"resume":   n.Resume(ctx, "db"),
 		"drain":    n.Drain(ctx, supervisor.Drain{Node: "z"}),
 		"undrain":  n.Undrain(ctx, "z"),
+		"ban":      n.Ban(ctx, "db", supervisor.Ban{Node: "z"}),
+		"unban":    n.Unban(ctx, "db", "z"),
 	} {
 		if err != nil {
 			t.Errorf("%s: %v", what, err)

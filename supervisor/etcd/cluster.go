@@ -198,6 +198,30 @@ func (c *Client) Undrain(ctx context.Context, node string) error {
 	return nil
 }
 
+// Ban replaces a ban of the same node.
+func (c *Client) Ban(ctx context.Context, service string, b supervisor.Ban) error {
+	err := c.exists(ctx, service)
+	if err == nil {
+		err = c.rewrite(ctx, c.keys.ban(service, b.Node), func(record) ([]byte, error) { return encode(b), nil })
+	}
+	if err != nil {
+		return fmt.Errorf("ban %s from %s: %w", b.Node, service, err)
+	}
+	return nil
+}
+
+// Unban lets a node lead the service again; one that is not banned may already.
+func (c *Client) Unban(ctx context.Context, service, node string) error {
+	err := c.exists(ctx, service)
+	if err == nil {
+		err = c.rewrite(ctx, c.keys.ban(service, node), func(record) ([]byte, error) { return nil, nil })
+	}
+	if err != nil {
+		return fmt.Errorf("let %s lead %s again: %w", node, service, err)
+	}
+	return nil
+}
+
 // Remove deletes everything there is of a service, its term included: when the
 // service comes back, its terms begin at 1, and whatever remembers a higher
 // one refuses it until told to forget that. It waits for the TTL of a primary

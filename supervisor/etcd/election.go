@@ -225,19 +225,25 @@ func (e *election) current() (supervisor.State, sdk.Instant) {
 	if r := seen.get(k.pause(e.service)); r.exists() {
 		p, err := decode[supervisor.Pause](r)
 		complaints = append(complaints, err)
-		left := time.Until(p.Until)
-		if p.Until.IsZero() || left > 0 {
+		if wake.before(p.Until) {
 			st.Pause = &p
-		}
-		if !p.Until.IsZero() && left > 0 {
-			wake.at(now.Add(left))
 		}
 	}
 	for _, r := range e.c.drains.in(k.nodes()) {
 		d, err := decode[supervisor.Drain](r)
 		complaints = append(complaints, err)
-		d.Node = strings.TrimPrefix(r.Key, k.root+"nodes/")
-		st.Drained = append(st.Drained, d)
+		d.Node = strings.TrimPrefix(r.Key, k.nodes().key)
+		if wake.before(d.Until) {
+			st.Drained = append(st.Drained, d)
+		}
+	}
+	for _, r := range seen.in(k.bans(e.service)) {
+		ban, err := decode[supervisor.Ban](r)
+		complaints = append(complaints, err)
+		ban.Node = strings.TrimPrefix(r.Key, k.bans(e.service).key)
+		if wake.before(ban.Until) {
+			st.Banned = append(st.Banned, ban)
+		}
 	}
 	if err := errors.Join(complaints...); err != nil && st.Frozen == "" {
 		st.Frozen = err.Error() // what cannot be read is no ground to take a role
@@ -515,6 +521,20 @@ func (e *election) dismiss(l *lease) {
 
 // A waker finds the next instant at which something changes by itself.
 type waker struct{ now, next sdk.Instant }
+
+// wallTime is how often an order that ends at a wall time is looked at: the wall
+// clock can be set, and the clock that wakes does not go by it.
+const wallTime = time.Minute
+
+// before reports whether a wall time is still to come, as the zero one always is.
+func (w *waker) before(end time.Time) bool {
+	left := time.Until(end)
+	if end.IsZero() || left <= 0 {
+		return end.IsZero()
+	}
+	w.at(w.now.Add(min(left, wallTime)))
+	return true
+}
 
 func (w *waker) at(i sdk.Instant) {
 	if i > w.now && (w.next == 0 || i < w.next) {

@@ -26,6 +26,10 @@ func (k keys) primary(name string) string  { return k.service(name) + "primary" 
 func (k keys) term(name string) string     { return k.service(name) + "term" }
 func (k keys) reserved(name string) string { return k.service(name) + "reservation" }
 func (k keys) pause(name string) string    { return k.service(name) + "pause" }
+func (k keys) bans(name string) span       { return under(k.service(name) + "bans/") }
+func (k keys) ban(name, node string) string {
+	return k.service(name) + "bans/" + node
+}
 func (k keys) history(name string) span    { return under(k.service(name) + "history/") }
 func (k keys) candidates(name string) span { return under(k.service(name) + "candidates/") }
 func (k keys) candidate(name, node string) string {

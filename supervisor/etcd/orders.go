@@ -84,7 +84,7 @@ func (c *Client) reserve(ctx context.Context, service string, res reservationRec
 		case now.ID == res.ID:
 			return nil
 		default:
-			return fmt.Errorf("reserve %s for %s: %w: %s for %s", service, res.To, supervisor.ErrBusy, now.Reason, now.To)
+			return fmt.Errorf("reserve %s for %s: %w: %s for %s: wait until it is done, which takes %s at most", service, res.To, supervisor.ErrBusy, now.Reason, now.To, now.For)
 		}
 		r, err = c.txn(ctx, txn{
 			If:   []cond{is(key, rec.Mod)},

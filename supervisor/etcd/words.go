@@ -27,5 +27,5 @@ const (
 	cureMajority  = "start the members that are down"
 	cureRenew     = "renew it"
 	cureNeighbour = "nodes with another prefix are another cluster, with a primary of its own: set the same prefix in [etcd] on all nodes"
-	cureClock     = "set the clock right; certificates, pauses and the history go by it, leases do not"
+	cureClock     = "set the clock right; certificates, pauses, bans and the history go by it, leases do not"
 )

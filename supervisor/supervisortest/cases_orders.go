@@ -135,6 +135,25 @@ func orders(s *stage) {
 	must("resume", op.Resume(s.ctx, testService))
 	must("undrain", op.Undrain(s.ctx, "n1"))
 	a.sees(5, "neither", func(st supervisor.State) bool { return st.Pause == nil && !st.IsDrained("n1") })
+	must("ban", op.Ban(s.ctx, testService, supervisor.Ban{Node: "n1", Since: now, Until: now.Add(time.Hour), By: "ann", Reason: "noisy"}))
+	must("ban for a while", op.Ban(s.ctx, testService, supervisor.Ban{Node: "n2", Since: now, Until: time.Now().Add(2 * s.ttl)}))
+	must("drain for a while", op.Drain(s.ctx, supervisor.Drain{Node: "n3", Since: now, Until: time.Now().Add(2 * s.ttl)}))
+	st = a.sees(5, "two bans and a drain", func(st supervisor.State) bool {
+		return st.IsBanned("n1") && st.IsBanned("n2") && st.IsDrained("n3")
+	})
+	if b := st.Banned[0]; b.Node != "n1" || b.By != "ann" || b.Reason != "noisy" || !b.Until.Equal(now.Add(time.Hour)) {
+		s.Errorf("ban is %+v", b)
+	}
+	a.sees(5, "what has ended by itself", func(st supervisor.State) bool {
+		return st.IsBanned("n1") && !st.IsBanned("n2") && !st.IsDrained("n3")
+	})
+	for range 2 { // the second time it is not banned
+		must("unban", op.Unban(s.ctx, testService, "n1"))
+	}
+	a.sees(5, "no ban", func(st supervisor.State) bool { return len(st.Banned) == 0 })
+	if err := op.Ban(s.ctx, "nothing", supervisor.Ban{Node: "n1"}); !errors.Is(err, supervisor.ErrNoService) {
+		s.Errorf("ban from a service that is none: %v, want ErrNoService", err)
+	}
 
 	for _, c := range []supervisor.Change{{Term: 1, Node: "n1", Cause: "first"}, {Term: 2, Node: "n2"}, {Term: 1, Node: "n1", Cause: "again"}} {
 		must("record", a.elector.Record(s.ctx, c))

@@ -80,6 +80,7 @@ type service struct {
 	heir        *heir                   // who has accepted it, and can be given the role
 	given       *supervisor.Reservation // for which primary was given the role, and has not taken it up
 	pause       *supervisor.Pause
+	bans        map[string]supervisor.Ban
 	history     []supervisor.Change
 }
 
@@ -103,7 +104,7 @@ func (r records) clone() records {
 	c := records{pulses: maps.Clone(r.pulses), drains: maps.Clone(r.drains), services: map[string]*service{}}
 	for name, s := range r.services {
 		d := *s
-		d.candidates = maps.Clone(s.candidates)
+		d.candidates, d.bans = maps.Clone(s.candidates), maps.Clone(s.bans)
 		d.history = slices.Clone(s.history)
 		c.services[name] = &d
 	}
@@ -112,7 +113,7 @@ func (r records) clone() records {
 
 func (r records) service(name string) *service {
 	if r.services[name] == nil {
-		r.services[name] = &service{candidates: map[string]supervisor.Candidate{}}
+		r.services[name] = &service{candidates: map[string]supervisor.Candidate{}, bans: map[string]supervisor.Ban{}}
 	}
 	return r.services[name]
 }

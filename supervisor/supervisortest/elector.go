@@ -152,11 +152,19 @@ func (e *elector) see() (supervisor.State, sdk.Instant) {
 		}
 	}
 
+	before := func(end time.Time) bool { return end.IsZero() || until(now.Add(time.Until(end))) }
 	for _, name := range slices.Sorted(maps.Keys(r.candidates)) {
 		s.Candidates = append(s.Candidates, r.candidates[name])
 	}
 	for _, name := range slices.Sorted(maps.Keys(known.drains)) {
-		s.Drained = append(s.Drained, known.drains[name])
+		if d := known.drains[name]; before(d.Until) {
+			s.Drained = append(s.Drained, d)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.bans)) {
+		if b := r.bans[name]; before(b.Until) {
+			s.Banned = append(s.Banned, b)
+		}
 	}
 	if r.reservation != nil {
 		if e.reserved.id != r.reservation.ID {
@@ -169,7 +177,7 @@ func (e *elector) see() (supervisor.State, sdk.Instant) {
 	if s.Mine && r.given != nil {
 		s.Reservation = r.given
 	}
-	if p := r.pause; p != nil && (p.Until.IsZero() || until(now.Add(time.Until(p.Until)))) {
+	if p := r.pause; p != nil && before(p.Until) {
 		s.Pause = p
 	}
 	if until(n.still) {

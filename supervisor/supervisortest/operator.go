@@ -120,6 +120,14 @@ func (o operator) Undrain(ctx context.Context, node string) error {
 	return o.drain(ctx, func() { delete(o.node.cluster.records.drains, node) })
 }
 
+func (o operator) Ban(ctx context.Context, service string, b supervisor.Ban) error {
+	return o.with(ctx, service, func(e *elector) error { e.records().bans[b.Node] = b; return nil })
+}
+
+func (o operator) Unban(ctx context.Context, service, node string) error {
+	return o.with(ctx, service, func(e *elector) error { delete(e.records().bans, node); return nil })
+}
+
 func (o operator) drain(ctx context.Context, f func()) error {
 	return o.node.request(ctx, time.Second, func() error {
 		f()
