@@ -51,6 +51,7 @@ type Member struct {
 	lease    Lease // nil when none is held
 	state    State
 	seen     bool // state has been yielded at least once
+	absent   []Absence
 	doing    string
 	verdict  string
 	held     sdk.Instant // hold-off: sits out until then
@@ -251,6 +252,7 @@ func (m *Member) observe(ctx context.Context) {
 			case was != "" && s.Unreachable == "":
 				m.log.Info("etcd can be reached again")
 			}
+			m.absent = absent(m.absent, m.state, s, m.node.Name, time.Now())
 			m.state, m.seen = s, true
 			if s.Vacant && m.ballot != s.Term.Term+1 {
 				m.ballot = s.Term.Term + 1
@@ -313,7 +315,7 @@ func (m *Member) status() Status {
 	s := Status{
 		Service: m.service.Name, Node: m.node.Name, Role: m.role,
 		Term: m.state.Term.Term, Since: m.since, Cause: m.cause.Error(),
-		Verdict: m.verdict, TTL: m.service.TTL, Doing: m.doing, State: m.state,
+		Verdict: m.verdict, TTL: m.service.TTL, Doing: m.doing, State: m.state, Absent: m.absent,
 	}
 	s.Fit, _ = m.fitness()
 	if m.lease != nil {

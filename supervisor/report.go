@@ -1,7 +1,9 @@
 package supervisor
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,9 +12,13 @@ import (
 	"github.com/deputy-ha/deputy/sdk"
 )
 
+// ReportFormat names the shape of a Report's JSON. Another number means that
+// what was there has changed; what is only added keeps it.
+const ReportFormat = "deputy.status/1"
+
 // A Report is what is known of one service, for people and for programs: what
 // `deputy status` shows, what its JSON is, and what HTTP answers. Durations are
-// nanoseconds.
+// nanoseconds. Its JSON also has the format and the remarks of the moment.
 type Report struct {
 	Service     string `json:"service"`
 	Description string `json:"description,omitempty"`
@@ -45,6 +51,7 @@ type NodeReport struct {
 	Since     time.Time     `json:"since,omitzero"`
 	LeaseLeft time.Duration `json:"lease_left_ns,omitempty"` // only the primary itself knows
 	Priority  int           `json:"priority"`
+	Place     int           `json:"place,omitempty"` // who would follow, from 1; none for who may not
 	Drained   bool          `json:"drained,omitempty"`
 	Banned    bool          `json:"banned,omitempty"`
 	Held      bool          `json:"held,omitempty"`
@@ -64,8 +71,11 @@ func NewReport(s State, local *Status) Report {
 		r.Service, r.Source = local.Service, "daemon"
 	}
 	hashes := map[string]bool{}
+	places := places(s)
 	for _, c := range s.Candidates {
-		r.Nodes = append(r.Nodes, candidateReport(s, c))
+		n := candidateReport(s, c)
+		n.Place = places[c.Name]
+		r.Nodes = append(r.Nodes, n)
 		hashes[c.Hash] = true
 	}
 	r.HashesDiffer = len(hashes) > 1
@@ -79,13 +89,16 @@ func NewReport(s State, local *Status) Report {
 		}
 		r.Nodes = append(r.Nodes, n)
 	}
+	if local != nil {
+		r.missing(local.Absent)
+	}
 	for _, d := range s.Drained {
-		if !slices.ContainsFunc(r.Nodes, func(n NodeReport) bool { return n.Node == d.Node }) {
+		if !r.has(d.Node) {
 			r.Nodes = append(r.Nodes, NodeReport{Node: d.Node, Role: sdk.RoleUnknown, Drained: true, Verdict: "not present; " + s.Barred(d.Node)})
 		}
 	}
 	for _, b := range s.Banned {
-		if !slices.ContainsFunc(r.Nodes, func(n NodeReport) bool { return n.Node == b.Node }) {
+		if !r.has(b.Node) {
 			r.Nodes = append(r.Nodes, NodeReport{Node: b.Node, Role: sdk.RoleUnknown, Banned: true, Verdict: "not present; " + s.Barred(b.Node)})
 		}
 	}
@@ -94,6 +107,51 @@ func NewReport(s State, local *Status) Report {
 	}
 	slices.SortFunc(r.Nodes, func(a, b NodeReport) int { return cmp.Compare(a.Node, b.Node) })
 	return r
+}
+
+// places tells who would follow, from 1.
+func places(s State) map[string]int {
+	places := map[string]int{}
+	for _, p := range Ranking(s) {
+		if p.Eligible {
+			places[p.Name] = len(places) + 1
+		}
+	}
+	return places
+}
+
+func (r *Report) has(node string) bool {
+	return slices.ContainsFunc(r.Nodes, func(n NodeReport) bool { return n.Node == node })
+}
+
+// missing puts in who took part before.
+func (r *Report) missing(absent []Absence) {
+	for _, a := range absent {
+		if !r.has(a.Node) {
+			r.Nodes = append(r.Nodes, NodeReport{
+				Node: a.Node, Role: sdk.RoleUnknown, Since: a.Since,
+				Verdict: "missing: took part before",
+			})
+		}
+	}
+}
+
+// MarshalJSON adds the format and what Remarks says now.
+func (r Report) MarshalJSON() ([]byte, error) {
+	type plain Report
+	remarks := r.Remarks(time.Now())
+	if remarks == nil {
+		remarks = []Remark{}
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // that is up to the one who embeds it
+	err := enc.Encode(struct {
+		Format string `json:"format"`
+		plain
+		Remarks []Remark `json:"remarks"` // what is wrong first
+	}{ReportFormat, plain(r), remarks})
+	return b.Bytes(), err
 }
 
 func candidateReport(s State, c Candidate) NodeReport {
@@ -134,101 +192,6 @@ func (r *Report) here(local Status) {
 	if n.Term = 0; local.LeaseLeft > 0 {
 		n.Term = local.Term
 	}
-}
-
-// A Remark is a sentence on what an operator should know of a service that is not
-// about one node.
-type Remark struct {
-	Text   string `json:"text"`
-	Weight Weight `json:"weight"`
-}
-
-// A Weight tells how much something matters.
-type Weight string
-
-// The weights.
-const (
-	WeightWrong Weight = "wrong" // needs somebody
-	WeightOdd   Weight = "odd"   // as somebody wanted it, or on its way, and not as usual
-	WeightPast  Weight = "past"  // over, for the record
-)
-
-// Remarks tells what an operator should know at a time, what is wrong first.
-func (r Report) Remarks(now time.Time) (remarks []Remark) {
-	remark := func(w Weight, format string, args ...any) {
-		remarks = append(remarks, Remark{fmt.Sprintf(format, args...), w})
-	}
-	if r.Problem != "" {
-		remark(WeightWrong, "%s", r.Problem)
-	}
-	if r.Unreachable != "" {
-		remark(WeightWrong, "etcd cannot be reached: %s; this is what was last known", r.Unreachable)
-	}
-	if r.Problem == "" && r.Unreachable == "" && (r.Primary == nil || r.Vacant) {
-		switch {
-		case r.Primary != nil:
-			remark(WeightWrong, "no primary: %s was lost, its lease ran out", r.Primary.Node)
-		case r.Term == 0:
-			remark(WeightWrong, "no primary: there was none yet")
-		default:
-			remark(WeightWrong, "no primary")
-		}
-	}
-	if r.Frozen != "" {
-		remark(WeightOdd, "nobody here campaigns: %s", r.Frozen)
-	}
-	if r.Pause != nil && (r.Pause.Until.IsZero() || r.Pause.Until.After(now)) {
-		remark(WeightOdd, "paused %s", r.Pause)
-	}
-	if v := r.Reservation; v != nil {
-		w, text := WeightOdd, fmt.Sprintf("%s to %s, %s", v.Reason, v.To, v.State)
-		if v.By != "" {
-			text += ", asked by " + v.By
-		}
-		if v.Why != "" {
-			text += ": " + v.Why
-		}
-		if !v.Binds() {
-			w = WeightPast
-		}
-		remark(w, "%s", text)
-	}
-	if l := r.Local; l != nil && l.Doing != "" {
-		remark(WeightOdd, "%s: %s", l.Node, l.Doing)
-	}
-	if l := r.Local; l != nil && (l.Role == sdk.RoleBlocked || l.Role == sdk.RoleFailed) {
-		remark(WeightWrong, "%s is %s: %s", l.Node, l.Role, l.Cause)
-	}
-	if r.HashesDiffer {
-		remark(WeightOdd, "the definitions differ: %s; bring the files in line, then `deputy reload %s` on each node", r.hashes(), r.Service)
-	}
-	rank := map[Weight]int{WeightWrong: 0, WeightOdd: 1, WeightPast: 2}
-	slices.SortStableFunc(remarks, func(a, b Remark) int { return cmp.Compare(rank[a.Weight], rank[b.Weight]) })
-	return remarks
-}
-
-// hashes tells which nodes have which definition.
-func (r Report) hashes() string {
-	nodes := map[string][]string{}
-	var order []string
-	for _, n := range r.Nodes {
-		if n.Hash == "" {
-			continue
-		}
-		if nodes[n.Hash] == nil {
-			order = append(order, n.Hash)
-		}
-		nodes[n.Hash] = append(nodes[n.Hash], n.Node)
-	}
-	var parts []string
-	for _, h := range order {
-		verb := "has"
-		if len(nodes[h]) > 1 {
-			verb = "have"
-		}
-		parts = append(parts, fmt.Sprintf("%s %s %.8s", Enumerate(nodes[h]), verb, h))
-	}
-	return strings.Join(parts, ", ")
 }
 
 // Enumerate joins words as a sentence does: "a", "a and b", "a, b and c".

@@ -1,6 +1,8 @@
 package supervisor
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/deputy-ha/deputy/sdk"
@@ -21,6 +23,36 @@ type Status struct {
 	Doing     string        `json:"doing,omitempty"`         // the act that runs, and what it says
 	Parts     []PartStatus  `json:"parts"`
 	State     State         `json:"state"` // the election as last seen
+	// Absent are nodes that took part while this process has watched, and do not
+	// now: dead, cut off from etcd, or stopped by somebody.
+	Absent []Absence `json:"absent,omitempty"`
+}
+
+// An Absence tells since when a node does not take part.
+type Absence struct {
+	Node  string    `json:"node"`
+	Since time.Time `json:"since"` // wall time
+}
+
+// absent returns who does not take part any more, by name, where was and now
+// are two States, one after the other. What is seen without etcd tells nothing.
+func absent(known []Absence, was, now State, self string, at time.Time) []Absence {
+	if now.Unreachable != "" {
+		return known
+	}
+	var all []Absence
+	for _, a := range known {
+		if now.Candidate(a.Node) == nil {
+			all = append(all, a)
+		}
+	}
+	for _, c := range was.Candidates {
+		if c.Name != self && now.Candidate(c.Name) == nil && !slices.ContainsFunc(all, func(a Absence) bool { return a.Node == c.Name }) {
+			all = append(all, Absence{c.Name, at.UTC().Truncate(time.Second)})
+		}
+	}
+	slices.SortFunc(all, func(a, b Absence) int { return cmp.Compare(a.Node, b.Node) })
+	return all
 }
 
 // A PartStatus is a snapshot of one plugin of a member.

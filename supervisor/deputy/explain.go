@@ -15,13 +15,16 @@ import (
 
 // An explanation is what `deputy explain -o json` prints.
 type explanation struct {
+	Format  string             `json:"format"`
 	Service string             `json:"service"`
 	Primary string             `json:"primary,omitempty"`
 	Role    sdk.Role           `json:"role,omitempty"` // of the primary, as it recorded it
 	Term    sdk.Term           `json:"term"`
 	Why     string             `json:"why"` // why the primary is where it is, or why there is none
 	Last    *supervisor.Change `json:"last,omitempty"`
-	Ranking []rank             `json:"ranking"` // who would follow, first first
+	Ranking []rank             `json:"ranking"`           // who would follow, first first
+	IfLost  string             `json:"if_lost,omitempty"` // what would happen if the primary died now
+	Unblock *supervisor.Remark `json:"unblock,omitempty"` // the one thing to do where there is no primary
 	Notes   []string           `json:"notes,omitempty"`
 }
 
@@ -31,15 +34,23 @@ type rank struct {
 	Node     string `json:"node"`
 	Priority int    `json:"priority"`
 	Eligible bool   `json:"eligible"`
-	Why      string `json:"why"`     // by the ranking
-	Verdict  string `json:"verdict"` // by the node itself
+	Why      string `json:"why"`               // by the ranking
+	Verdict  string `json:"verdict"`           // by the node itself
+	ToLead   string `json:"to_lead,omitempty"` // what would have to change for it to lead, or to come first
 }
+
+const explainFormat = "deputy.explain/1"
 
 func (a *app) explainCommand() *cobra.Command {
 	return a.prints(&cobra.Command{
 		Use:   "explain SERVICE",
 		Short: "Tell why the primary is where it is, and who would follow",
-		Args:  one("SERVICE"),
+		Long: "Tell why the primary is where it is, what would happen if it died now, and of each\n" +
+			"candidate its place, what put it there, and what would have to change for it to lead.\n" +
+			"Where there is no primary, tell the one thing that ends that, with the command.\n\n" +
+			"What only a plugin can tell when the role is vacant, who has more data, is not in it.\n\n" +
+			"Its JSON is described in deputy-json(7).",
+		Args: one("SERVICE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, stop := interruptible(c.Context())
 			defer stop()
@@ -47,7 +58,8 @@ func (a *app) explainCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			e := explain(s, changes)
+			d, _ := a.definition(args[0])
+			e := explain(s, changes, d.TTL)
 			if a.json() {
 				return a.printJSON(e)
 			}
@@ -88,8 +100,8 @@ func (c *contact) state(ctx context.Context, service string) (supervisor.State, 
 	return c.State(ctx, service)
 }
 
-func explain(s supervisor.State, changes []supervisor.Change) explanation {
-	e := explanation{Service: s.Service, Term: s.Term.Term, Ranking: []rank{}}
+func explain(s supervisor.State, changes []supervisor.Change, ttl time.Duration) explanation {
+	e := explanation{Format: explainFormat, Service: s.Service, Term: s.Term.Term, Ranking: []rank{}}
 	if n := len(changes); n > 0 {
 		e.Last = &changes[n-1]
 	}
@@ -111,9 +123,13 @@ func explain(s supervisor.State, changes []supervisor.Change) explanation {
 	default:
 		e.Why = fmt.Sprintf("the record of the primary is gone, and %s did not resign", s.Term.Node)
 	}
-	place := 0
-	for _, p := range supervisor.Ranking(s) {
-		r := rank{Node: p.Name, Priority: p.Priority, Eligible: p.Eligible, Why: p.Why, Verdict: p.Verdict}
+	place, ranking := 0, supervisor.Ranking(s)
+	if e.Primary != "" {
+		e.IfLost = ifLost(s, ranking, ttl)
+	}
+	e.Unblock = unblock(s, ranking)
+	for _, p := range ranking {
+		r := rank{Node: p.Name, Priority: p.Priority, Eligible: p.Eligible, Why: p.Why, Verdict: p.Verdict, ToLead: toLead(s, ranking, p)}
 		if p.Eligible {
 			place++
 			r.Place = place
@@ -137,6 +153,9 @@ func (e explanation) text(s screen, now time.Time) string {
 	}
 	fmt.Fprintf(&b, "%s: %s\n", s.paint(bold, e.Service), head)
 	lines := []string{"because " + e.Why}
+	if e.IfLost != "" {
+		lines = append(lines, fmt.Sprintf("if %s died now: %s", e.Primary, e.IfLost))
+	}
 	for _, n := range e.Notes {
 		if !strings.HasPrefix(n, "no primary") {
 			lines = append(lines, n)
@@ -144,6 +163,12 @@ func (e explanation) text(s screen, now time.Time) string {
 	}
 	for _, l := range lines {
 		b.WriteString("  " + strings.Join(wrap(tidy(l), s.width-2), "\n  ") + "\n")
+	}
+	if u := e.Unblock; u != nil {
+		b.WriteString("  " + strings.Join(wrap("to have a primary: "+tidy(u.Text), s.width-2), "\n  ") + "\n")
+		if u.Command != "" {
+			b.WriteString("    " + typeThis(*u) + "\n")
+		}
 	}
 	if len(e.Ranking) == 0 {
 		b.WriteString("  no candidates: no supervisor takes part\n")
@@ -159,6 +184,9 @@ func (e explanation) text(s screen, now time.Time) string {
 		why := r.Why
 		if e.Primary == "" && r.Verdict != "" && r.Verdict != r.Why {
 			why += "\nitself: " + r.Verdict
+		}
+		if r.ToLead != "" {
+			why += "\nto lead: " + r.ToLead
 		}
 		t.add(cell{place, st}, cell{tidy(r.Node), st}, cell{fmt.Sprint(r.Priority), st}, cell{why, plain})
 	}

@@ -48,35 +48,42 @@ WHEN                 TERM  FROM  TO   TOOK  WHY
 
 func TestExplain(t *testing.T) {
 	s := orders()
-	compare(t, explain(s, changes()).text(plainScreen, noon()), `
+	compare(t, explain(s, changes(), 3*time.Second).text(plainScreen, noon()), `
 orders-db: db1 is primary, term 42, since 3m00s
   because switchover to this node, asked by alice
+  if db1 died now: db2 would take over once its lease has run out, at most 3s later
 
   PLACE  NODE  PRIORITY  VERDICT
   1      db2   100       fit, priority 100
   -      db1   100       is primary
   -      db3   50        not fit: mysql: replication is 1h20m behind and the relay log cannot be
                          read: error 1594
+                         to lead: its checks have to pass again; it would then be place 2
 `)
 	s.Vacant = true
 	s.Candidates[1].Verdict = "lacks data that db3 has: waits for it, or `deputy failover orders-db --to db2`"
 	s.Frozen = "records went back in time: waits 2s"
-	compare(t, explain(s, changes()).text(plainScreen, noon()), `
+	compare(t, explain(s, changes(), 3*time.Second).text(plainScreen, noon()), `
 orders-db: no primary
   because db1 was lost: its lease ran out
   nobody here campaigns: records went back in time: waits 2s
+  to have a primary: what keeps this node from campaigning has to end, or to be put right
+    type: deputy check --deep orders-db
 
   PLACE  NODE  PRIORITY  VERDICT
   1      db2   100       fit, priority 100
-                         itself: lacks data that db3 has: waits for it, or `+"`deputy failover"+`
+                         itself: lacks data that db3 has: waits for it, or `+"`"+`deputy failover
                          orders-db --to db2`+"`"+`
   -      db1   100       is primary
   -      db3   50        not fit: mysql: replication is 1h20m behind and the relay log cannot be
                          read: error 1594
+                         to lead: its checks have to pass again; it would then be place 2
 `)
-	compare(t, explain(supervisor.State{Service: "new"}, nil).text(plainScreen, noon()), `
+	compare(t, explain(supervisor.State{Service: "new"}, nil, 0).text(plainScreen, noon()), `
 new: no primary
   because there was no primary yet
+  to have a primary: start its supervisor on a node
+    type: systemctl start deputy@new
   no candidates: no supervisor takes part
 `)
 }

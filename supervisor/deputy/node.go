@@ -62,14 +62,13 @@ func (a *app) definition(service string) (supervisor.Service, bool) {
 	if !slices.Contains(a.defined(), service) {
 		return supervisor.Service{}, false
 	}
-	d, err := config.LoadService(filepath.Join(a.paths.services, service+".toml"), nil)
+	d, err := a.load(service)
 	return d, err == nil
 }
 
-// description is what the definition here says the service is.
-func (a *app) description(service string) string {
-	d, _ := a.definition(service)
-	return d.Description
+// load reads a definition that is there.
+func (a *app) load(service string) (supervisor.Service, error) {
+	return config.LoadService(filepath.Join(a.paths.services, service+".toml"), nil)
 }
 
 // A line is a connection to the records for one command.

@@ -135,9 +135,9 @@ func (a *app) reports(ctx context.Context, names []string) ([]supervisor.Report,
 	if records != nil {
 		defer records.Close()
 	}
-	named := len(names) > 0
+	named, defined := len(names) > 0, a.defined()
 	if !named {
-		names = append(a.daemons(), a.defined()...)
+		names = append(a.daemons(), defined...)
 		if records != nil {
 			var more []string
 			asked, cancel := context.WithTimeout(ctx, askTime)
@@ -152,9 +152,21 @@ func (a *app) reports(ctx context.Context, names []string) ([]supervisor.Report,
 		}
 	}
 	reports, faults := make([]supervisor.Report, len(names)), make([]error, len(names))
+	descriptions := make([]string, len(names))
 	each(names, func(i int, name string) {
-		reports[i], faults[i] = a.report(ctx, name, records, unknown)
+		reports[i], faults[i] = a.ask(ctx, name)
+		if slices.Contains(defined, name) {
+			d, _ := a.load(name) // what is wrong with it, deputy check tells
+			descriptions[i] = d.Description
+		}
 	})
+	a.askRecords(ctx, records, unknown, defined, reports, faults)
+	for i := range reports {
+		reports[i].Description = descriptions[i]
+		if faults[i] != nil {
+			reports[i].Problem = faults[i].Error()
+		}
+	}
 	err := errors.Join(faults...)
 	if !named && slices.Contains(faults, nil) && !errors.Is(err, control.ErrDenied) {
 		err = nil
@@ -162,37 +174,49 @@ func (a *app) reports(ctx context.Context, names []string) ([]supervisor.Report,
 	return reports, err
 }
 
-// report tells of one service. Records are asked when the daemon does not
-// answer, and it is not known yet why they could not be.
-func (a *app) report(ctx context.Context, name string, records supervisor.Cluster, unknown error) (supervisor.Report, error) {
-	r := supervisor.Report{Service: name, Source: "none"}
+// ask has the daemon of a service here tell of it.
+func (a *app) ask(ctx context.Context, name string) (supervisor.Report, error) {
 	local, err := a.local(ctx, name)
-	switch {
-	case err == nil:
-		r = supervisor.NewReport(local.State, &local)
-	case errors.Is(err, control.ErrDenied):
-	case unknown != nil:
-		err = fmt.Errorf("%w, and %w", err, unknown)
-	default:
-		asked, cancel := context.WithTimeout(ctx, askTime)
-		s, fault := records.State(asked, name)
-		cancel()
-		switch {
-		case fault == nil:
-			r, err = supervisor.NewReport(s, nil), nil
-		case errors.Is(fault, supervisor.ErrNoService) && slices.Contains(a.defined(), name):
-			r.Source, r.Problem, err = "etcd", "no node has taken part in its election yet", nil
-		case errors.Is(fault, supervisor.ErrNoService):
-			err = a.noService(name)
-		default:
-			err = fmt.Errorf("%w, and %w", err, fault)
+	if err != nil {
+		return supervisor.Report{Service: name, Source: "none"}, err
+	}
+	return supervisor.NewReport(local.State, &local), nil
+}
+
+// askRecords has etcd tell, in one go, of the services whose daemon does not. It
+// is not asked where it is known already why it could not be.
+func (a *app) askRecords(ctx context.Context, records *line, unknown error, defined []string, reports []supervisor.Report, faults []error) {
+	var names []string
+	for i, err := range faults {
+		if err != nil && !errors.Is(err, control.ErrDenied) {
+			names = append(names, reports[i].Service)
 		}
 	}
-	if err != nil {
-		r.Problem = err.Error()
+	if len(names) == 0 {
+		return
 	}
-	r.Description = a.description(name)
-	return r, err
+	var states map[string]supervisor.State
+	if unknown == nil {
+		asked, cancel := context.WithTimeout(ctx, askTime)
+		states, unknown = records.States(asked, names)
+		cancel()
+	}
+	for i, err := range faults {
+		name := reports[i].Service
+		s, known := states[name]
+		switch {
+		case err == nil || errors.Is(err, control.ErrDenied):
+		case unknown != nil:
+			faults[i] = fmt.Errorf("%w, and %w", err, unknown)
+		case known:
+			reports[i], faults[i] = supervisor.NewReport(s, nil), nil
+		case slices.Contains(defined, name):
+			reports[i].Source, faults[i] = "etcd", nil
+			reports[i].Problem = "no node has taken part in its election yet"
+		default:
+			faults[i] = a.noService(name)
+		}
+	}
 }
 
 // noService says where a service would have to be known.

@@ -34,7 +34,18 @@ func reportText(b *strings.Builder, r supervisor.Report, s screen, now time.Time
 		for _, line := range wrap(tidy(n.Text), s.width-2) {
 			b.WriteString("  " + s.paint(weightStyle(n.Weight), line) + "\n")
 		}
+		if n.Weight == supervisor.WeightWrong && n.Command != "" {
+			b.WriteString("    " + typeThis(n) + "\n")
+		}
 	}
+}
+
+// typeThis says what to type.
+func typeThis(n supervisor.Remark) string {
+	if n.On != "" {
+		return fmt.Sprintf("type on %s: %s", tidy(n.On), n.Command)
+	}
+	return "type: " + n.Command
 }
 
 func nodeCells(n supervisor.NodeReport, now time.Time) []cell {

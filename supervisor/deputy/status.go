@@ -20,15 +20,13 @@ func (a *app) statusCommand() *cobra.Command {
 		Use:   "status [SERVICE...]",
 		Short: "Show every service, node by node",
 		Long: "Show every service, node by node: role, health, term, since when, what is left of\n" +
-			"the lease, and why the node can or cannot lead.\n\n" +
+			"the lease, and why the node can or cannot lead. Of several services, those that need\n" +
+			"somebody come first, with what to type; of more than three there is one line each,\n" +
+			"marked ! where somebody is needed and ~ where something is not as usual.\n" +
+			"`deputy status SERVICE` shows the whole, with the plugins on this node.\n\n" +
 			"Asks this node's daemon where one runs, else etcd. Only a primary's own daemon\n" +
-			"knows what is left of its lease.\n\n" +
-			"As JSON it is an array with an object for each service: service, description, source\n" +
-			"(daemon, etcd or none), primary, vacant, term, nodes, pause, reservation, frozen,\n" +
-			"unreachable, hashes_differ, problem, and local, which is the daemon's own status. Each\n" +
-			"of nodes has node, address, present, role, fit, health, term, since, lease_left_ns,\n" +
-			"priority, drained, banned, held, verdict, hash and version. What is not known is left out;\n" +
-			"durations are nanoseconds.",
+			"knows what is left of its lease, and who took part before and is missing.\n\n" +
+			"Its JSON is described in deputy-json(7).",
 		Example: "  deputy status\n  deputy status orders-db -o json",
 		RunE: func(c *cobra.Command, names []string) error {
 			ctx, stop := interruptible(c.Context())
@@ -53,10 +51,24 @@ func (a *app) statusCommand() *cobra.Command {
 	})
 }
 
-// statusText is what status shows on a screen.
+// fewServices is up to how many services are shown node by node unasked.
+const fewServices = 3
+
+// statusText is what status shows on a screen. Detail shows the whole of each
+// service.
 func statusText(reports []supervisor.Report, s screen, now time.Time, detail bool) string {
 	var b strings.Builder
-	for i, r := range reports {
+	ordered := slices.Clone(reports)
+	slices.SortStableFunc(ordered, func(x, y supervisor.Report) int { return weigh(x, now).Heavier(weigh(y, now)) })
+	if len(reports) > 1 {
+		summaryText(&b, ordered, s, now, detail)
+		b.WriteString("\n")
+	}
+	if !detail && len(reports) > fewServices {
+		listText(&b, ordered, s, now)
+		return b.String()
+	}
+	for i, r := range ordered {
 		if i > 0 {
 			b.WriteString("\n")
 		}

@@ -112,11 +112,37 @@ func TestStatusOfTroubles(t *testing.T) {
 	blocked.Candidates = blocked.Candidates[:1]
 	stuck := supervisor.Status{Service: "blocked", Node: "db1", Role: sdk.RoleBlocked, Term: 42, Since: noon(), Cause: "demote vip: exit code 3", Verdict: "blocked: put it right, then `deputy clear blocked`", LeaseLeft: time.Second, State: blocked}
 
-	compare(t, statusText([]supervisor.Report{
+	reports := []supervisor.Report{
 		supervisor.NewReport(lost, nil), supervisor.NewReport(stale, nil), supervisor.NewReport(differ, nil), supervisor.NewReport(blind, nil), supervisor.NewReport(blocked, &stuck),
 		supervisor.NewReport(supervisor.State{Service: "new"}, nil),
 		{Service: "away", Problem: "no daemon answers at /run/deputy/away/control.sock"},
-	}, plainScreen, noon(), false), `
+	}
+	compare(t, statusText(reports, plainScreen, noon(), false), `
+5 of 7 services need you; 2 not as usual
+  lost: no primary: db1 was lost, its lease ran out
+    type: deputy explain lost
+  blind: etcd cannot be reached: since 12:00:05, no answer from any endpoint; this is what was
+    last known
+    type: deputy check --deep
+  blocked: db1 is blocked: demote vip: exit code 3
+    type on db1: deputy clear blocked
+  new: no primary: there was none yet
+    type: deputy explain new
+  away: no daemon answers at /run/deputy/away/control.sock
+    type: deputy check --deep away
+
+   SERVICE  PRIMARY        TERM  SINCE  FIT  REMARKS
+!  lost     -              42    -      1/3  no primary: db1 was lost, its lease ran out
+!  blind    db1            42    3m00s  0/1  etcd cannot be reached: since 12:00:05, no answer fr...
+!  blocked  db1            42    3m00s  0/1  db1 is blocked: demote vip: exit code 3
+!  new      -              -     -      0/0  no primary: there was none yet
+!  away     -              -     -      0/0  no daemon answers at /run/deputy/away/control.sock
+~  stale    db2 promoting  43    -      1/3  nobody could take over
+~  differ   db1            42    3m00s  2/4  nobody could take over; the definitions differ: db1 ...
+`)
+	compare(t, statusText(reports, plainScreen, noon(), true), `
+5 of 7 services need you; 2 not as usual
+
 lost
   NODE  ROLE       HEALTH  TERM  SINCE  LEASE  VERDICT
   db1   unknown    -       42    -      -      was lost as primary; not present
@@ -124,6 +150,28 @@ lost
   db3   standby    unfit   -     10s    -      not fit: mysql: replication is 1h20m behind and the
                                                relay log cannot be read: error 1594
   no primary: db1 was lost, its lease ran out
+    type: deputy explain lost
+
+blind
+  NODE  ROLE     HEALTH  TERM  SINCE  LEASE  VERDICT
+  db1   primary  -       42    3m00s  -      not present: dead, or cut off from etcd
+  etcd cannot be reached: since 12:00:05, no answer from any endpoint; this is what was last known
+    type: deputy check --deep
+
+blocked
+  NODE  ROLE     HEALTH  TERM  SINCE  LEASE  VERDICT
+  db1   blocked  unfit   42    0s     1.0s   blocked: put it right, then `+"`"+`deputy clear blocked`+"`"+`
+  db1 is blocked: demote vip: exit code 3
+    type on db1: deputy clear blocked
+  nobody could take over: no other node takes part
+
+new
+  no primary: there was none yet
+    type: deputy explain new
+
+away
+  no daemon answers at /run/deputy/away/control.sock
+    type: deputy check --deep away
 
 stale
   NODE  ROLE       HEALTH  TERM  SINCE  LEASE  VERDICT
@@ -131,6 +179,7 @@ stale
   db2   promoting  fit     43    2h00m  -      promotes
   db3   standby    unfit   -     10s    -      not fit: mysql: replication is 1h20m behind and the
                                                relay log cannot be read: error 1594
+  nobody could take over
 
 differ
   NODE  ROLE       HEALTH  TERM  SINCE  LEASE  VERDICT
@@ -139,24 +188,9 @@ differ
   db3   standby    unfit   -     10s    -      not fit: mysql: replication is 1h20m behind and the
                                                relay log cannot be read: error 1594
   db9   unknown    -       -     -      -      not present; drained: `+"`deputy undrain db9`"+` ends it
-  the definitions differ: db1 and db2 have 1f3a99e0, db3 has 99ab0000; bring the files in line, then
-  `+"`deputy reload differ`"+` on each node
-
-blind
-  NODE  ROLE     HEALTH  TERM  SINCE  LEASE  VERDICT
-  db1   primary  -       42    3m00s  -      not present: dead, or cut off from etcd
-  etcd cannot be reached: since 12:00:05, no answer from any endpoint; this is what was last known
-
-blocked
-  NODE  ROLE     HEALTH  TERM  SINCE  LEASE  VERDICT
-  db1   blocked  unfit   42    0s     1.0s   blocked: put it right, then `+"`deputy clear blocked`"+`
-  db1 is blocked: demote vip: exit code 3
-
-new
-  no primary: there was none yet
-
-away
-  no daemon answers at /run/deputy/away/control.sock
+  nobody could take over
+  the definitions differ: db1 and db2 have 1f3a99e0 as the primary, db3 has 99ab0000; bring the
+  files in line, then `+"`"+`deputy reload differ`+"`"+` there
 `)
 }
 

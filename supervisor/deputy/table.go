@@ -12,6 +12,8 @@ import (
 type table struct {
 	head []string
 	rows [][]cell
+
+	oneLine bool // the last column is cut off rather than broken
 }
 
 // A cell is one text of a table. In the last column it may have several lines.
@@ -46,7 +48,10 @@ func (t *table) write(b *strings.Builder, s screen, indent string) {
 		head[i] = cell{h, faint}
 	}
 	for _, row := range append([][]cell{head}, t.rows...) {
-		lines := wrap(tidy(row[last].text), left)
+		lines := []string{crop(tidy(row[last].text), left)}
+		if !t.oneLine {
+			lines = wrap(tidy(row[last].text), left)
+		}
 		for n, line := range lines {
 			out := indent
 			for i, w := range widths {

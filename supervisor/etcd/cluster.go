@@ -38,16 +38,40 @@ func (c *Client) Services(ctx context.Context) ([]string, error) {
 // from one that renews, so its Vacant is true only after a resignation; Watch
 // tells them apart.
 func (c *Client) State(ctx context.Context, service string) (supervisor.State, error) {
-	o := c.observer()
-	e := o.election(service)
-	if _, err := o.sync(ctx, e.view, o.drains); err != nil {
+	states, err := c.States(ctx, []string{service})
+	if err != nil {
 		return supervisor.State{}, fmt.Errorf("read the state of %s: %w", service, err)
 	}
-	if len(e.view.in(under(c.keys.service(service)))) == 0 {
-		return supervisor.State{}, noService(service)
+	s, ok := states[service]
+	if !ok {
+		return s, noService(service)
 	}
-	st, _ := e.current()
-	return st, nil
+	return s, nil
+}
+
+// States reads the State of several services in a few round trips. Those that
+// have no records are left out.
+func (c *Client) States(ctx context.Context, services []string) (map[string]supervisor.State, error) {
+	o := c.observer()
+	elections := make([]*election, len(services))
+	var views []*view
+	for i, service := range services {
+		elections[i] = o.election(service)
+		views = append(views, elections[i].view)
+	}
+	states := make(map[string]supervisor.State)
+	if len(services) == 0 {
+		return states, nil
+	}
+	if _, err := o.sync(ctx, append(views, o.drains)...); err != nil {
+		return nil, err
+	}
+	for i, service := range services {
+		if len(views[i].in(under(c.keys.service(service)))) > 0 {
+			states[service], _ = elections[i].current()
+		}
+	}
+	return states, nil
 }
 
 // Watch yields the State once it is known, and after each change.
