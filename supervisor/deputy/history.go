@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,36 +13,73 @@ import (
 )
 
 func (a *app) historyCommand() *cobra.Command {
-	limit := 20
+	limit, span := 20, time.Duration(0)
 	c := a.prints(&cobra.Command{
 		Use:   "history SERVICE",
 		Short: "Show each change of role, with its cause and how long each step took",
 		Long: "Show each change of role, oldest first: when, from which node to which, its term,\n" +
-			"its cause, and how long each step took. As JSON it is an array of what etcd holds\n" +
-			"under services/SERVICE/history; durations are nanoseconds.",
-		Args: one("SERVICE"),
+			"its cause, how long each step took, and how long nobody was primary before, as the\n" +
+			"clocks of both nodes tell it.\n\n" +
+			"Its JSON, an array, is described in deputy-json(7).",
+		Example: "  deputy history orders-db\n  deputy history orders-db --since 24h -n 0",
+		Args:    one("SERVICE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, stop := interruptible(c.Context())
 			defer stop()
+			if c.Flags().Changed("since") && span <= 0 {
+				return mark(fmt.Errorf("--since is a time span above zero, not %s", span), errUsage)
+			}
 			_, changes, err := a.past(ctx, args[0])
 			if err != nil {
 				return err
 			}
-			if limit > 0 && len(changes) > limit {
-				changes = changes[len(changes)-limit:]
+			told := recount(changes)
+			if span > 0 {
+				from := time.Now().Add(-span)
+				told = slices.DeleteFunc(told, func(c change) bool { return c.At.Before(from) && (c.Ended.IsZero() || c.Ended.Before(from)) })
+			}
+			if limit > 0 && len(told) > limit {
+				told = told[len(told)-limit:]
 			}
 			if a.json() {
-				return a.printJSON(nonNil(changes))
+				return a.printJSON(told)
 			}
-			fmt.Fprint(a.stdout, historyText(changes, a.screen, time.Local))
+			fmt.Fprint(a.stdout, historyText(told, a.screen, time.Local))
 			return nil
 		},
 	})
+	c.Flags().DurationVar(&span, "since", 0, "leave out what was over so long ago, such as 30m, 24h")
 	c.Flags().IntVarP(&limit, "lines", "n", limit, "show that many changes, the newest; 0 shows all")
 	return c
 }
 
-func historyText(changes []supervisor.Change, s screen, zone *time.Location) string {
+// A change is one of `deputy history -o json`: what etcd holds, and what follows
+// from the one before.
+type change struct {
+	Format string `json:"format"`
+	supervisor.Change
+	// Without is how long nobody was primary before, from the end of the tenure
+	// before to the end of the last promotion, by the clocks of two nodes; zero
+	// where no end was recorded, as of a node that was lost.
+	Without time.Duration `json:"without_ns,omitempty"`
+}
+
+const changeFormat = "deputy.change/1"
+
+// recount puts to each change what follows from the one before.
+func recount(changes []supervisor.Change) []change {
+	told := []change{}
+	for i, c := range changes {
+		t := change{Format: changeFormat, Change: c}
+		if i > 0 && changes[i-1].Term+1 == c.Term && !changes[i-1].Ended.IsZero() {
+			t.Without = max(c.At.Add(total(c.Steps)).Sub(changes[i-1].Ended), 0)
+		}
+		told = append(told, t)
+	}
+	return told
+}
+
+func historyText(changes []change, s screen, zone *time.Location) string {
 	if len(changes) == 0 {
 		return "no change of role yet\n"
 	}
@@ -58,6 +96,9 @@ func historyText(changes []supervisor.Change, s screen, zone *time.Location) str
 		}
 		if len(promotions) > 0 {
 			why += "\npromoted: " + steps(promotions)
+		}
+		if c.Without > 0 {
+			why += "\nnobody was primary for " + short(c.Without)
 		}
 		if !c.Ended.IsZero() {
 			why += fmt.Sprintf("\nended after %s, %s: %s", age(c.Ended.Sub(c.At)), c.EndReason, c.EndCause)
@@ -78,11 +119,14 @@ func took(steps []supervisor.Step) string {
 	if len(steps) == 0 {
 		return "-"
 	}
-	var d time.Duration
+	return short(total(steps))
+}
+
+func total(steps []supervisor.Step) (d time.Duration) {
 	for _, s := range steps {
 		d += s.Dur
 	}
-	return short(d)
+	return d
 }
 
 // apart tells fences from promotions.

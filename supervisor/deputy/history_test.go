@@ -21,7 +21,7 @@ func changes() []supervisor.Change {
 }
 
 func TestHistory(t *testing.T) {
-	compare(t, historyText(changes(), plainScreen, time.UTC), `
+	compare(t, historyText(recount(changes()), plainScreen, time.UTC), `
 WHEN                 TERM  FROM  TO   TOOK   WHY
 2030-05-05 11:00:00  41    -     db2  815ms  election: there was no primary
                                              promoted: mysql 812ms, vip 3ms
@@ -37,13 +37,33 @@ WHEN                 TERM  FROM  TO   TOOK   WHY
 		{Plugin: "rack", Action: sdk.Fence, Victim: "db1", Outcome: sdk.OutcomeDone, Dur: 2 * time.Second},
 		{Plugin: "vip", Action: sdk.Promote, Outcome: sdk.OutcomeDone, Dur: 3 * time.Millisecond},
 	}}
-	compare(t, historyText([]supervisor.Change{fenced}, plainScreen, time.UTC), `
+	compare(t, historyText(recount([]supervisor.Change{fenced}), plainScreen, time.UTC), `
 WHEN                 TERM  FROM  TO   TOOK  WHY
 2030-05-06 12:00:00  43    db1   db2  22s   failover: db1 was lost: its lease ran out
                                             fenced: db1 by board 20s failed-unknown (no answer), db1
                                             by rack 2s
                                             promoted: vip 3ms
 `)
+}
+
+func TestTimeWithoutAPrimary(t *testing.T) {
+	all := changes()
+	all[1].At = all[0].Ended.Add(240 * time.Millisecond)
+	all[1].Steps = all[0].Steps
+	compare(t, historyText(recount(all)[1:], plainScreen, time.UTC), `
+WHEN                 TERM  FROM  TO   TOOK   WHY
+2030-05-06 11:57:00  42    db2   db1  815ms  switchover: switchover to this node, asked by alice
+                                             promoted: mysql 812ms, vip 3ms
+                                             nobody was primary for 1.06s
+`)
+	all[0].Ended = time.Time{} // it was lost
+	if got := recount(all)[1].Without; got != 0 {
+		t.Errorf("a node that was lost: got %s, want that nobody knows", got)
+	}
+	all[0].Ended, all[0].Term = noon(), 40 // what came between is not in the history
+	if got := recount(all)[1].Without; got != 0 {
+		t.Errorf("a term is missing: got %s, want that nobody knows", got)
+	}
 }
 
 func TestExplain(t *testing.T) {

@@ -23,6 +23,7 @@ const (
 
 // A moved is what a switchover or failover prints as JSON.
 type moved struct {
+	Format  string        `json:"format"`
 	Service string        `json:"service"`
 	From    string        `json:"from,omitempty"`
 	To      string        `json:"to"`
@@ -32,6 +33,8 @@ type moved struct {
 	Steps   []event       `json:"steps"`
 	Error   string        `json:"error,omitempty"`
 }
+
+const moveFormat = "deputy.move/1"
 
 func (a *app) switchoverCommand() *cobra.Command {
 	var to string
@@ -106,7 +109,7 @@ func (a *app) failoverCommand() *cobra.Command {
 // already says that the wanted node has the role.
 func (a *app) already(s supervisor.State) error {
 	if a.json() {
-		return a.printJSON(moved{Service: s.Service, From: s.Primary.Node, To: s.Primary.Node, Term: s.Primary.Term, Steps: []event{}})
+		return a.printJSON(moved{Format: moveFormat, Service: s.Service, From: s.Primary.Node, To: s.Primary.Node, Term: s.Primary.Term, Steps: []event{}})
 	}
 	fmt.Fprintf(a.stdout, "%s: %s %v, term %d\n", s.Service, s.Primary.Node, errAlready, s.Primary.Term)
 	return nil
@@ -150,7 +153,7 @@ func (a *app) move(ctx context.Context, way *contact, s supervisor.State, r supe
 	case len(lost) > 0: // and not who took the role since, and could not fence it
 		r.From = lost[len(lost)-1].Node
 	}
-	m := moved{Service: s.Service, From: r.From, To: r.To, Steps: []event{}}
+	m := moved{Format: moveFormat, Service: s.Service, From: r.From, To: r.To, Steps: []event{}}
 	began := time.Now()
 	say := func(text string) {
 		e := event{time.Since(began), text}
