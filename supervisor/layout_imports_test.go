@@ -9,23 +9,24 @@ import (
 
 // Modules of others that packages here build on, and what each is for.
 const (
-	toml     = "github.com/BurntSushi/toml"
-	etcd     = "go.etcd.io"
-	zap      = "go.uber.org/zap" // etcd's log
-	grpc     = "google.golang.org/grpc"
-	protobuf = "google.golang.org/protobuf"
-	goplugin = "github.com/hashicorp/go-plugin"
-	hclog    = "github.com/hashicorp/go-hclog" // go-plugin's log
-	systemd  = "github.com/coreos/go-systemd"
-	dbus     = "github.com/godbus/dbus"
-	cobra    = "github.com/spf13/cobra"
-	pflag    = "github.com/spf13/pflag"
-	run      = "github.com/oklog/run"
-	metrics  = "github.com/prometheus/client_golang"
-	netlink  = "github.com/vishvananda/netlink"
-	xsync    = "golang.org/x/sync"
-	xsys     = "golang.org/x/sys"
-	xterm    = "golang.org/x/term"
+	toml      = "github.com/BurntSushi/toml"
+	etcd      = "go.etcd.io"
+	zap       = "go.uber.org/zap" // etcd's log
+	grpc      = "google.golang.org/grpc"
+	protobuf  = "google.golang.org/protobuf"
+	goplugin  = "github.com/hashicorp/go-plugin"
+	hclog     = "github.com/hashicorp/go-hclog" // go-plugin's log
+	systemd   = "github.com/coreos/go-systemd"
+	dbus      = "github.com/godbus/dbus"
+	bubbletea = "charm.land/bubbletea/v2"
+	cobra     = "github.com/spf13/cobra"
+	pflag     = "github.com/spf13/pflag"
+	run       = "github.com/oklog/run"
+	metrics   = "github.com/prometheus/client_golang"
+	netlink   = "github.com/vishvananda/netlink"
+	xsync     = "golang.org/x/sync"
+	xsys      = "golang.org/x/sys"
+	xterm     = "golang.org/x/term"
 )
 
 // ours is every package of this module.
@@ -62,7 +63,7 @@ func arrows() []arrow {
 		{from: "supervisor/rundir", own: seam, others: []string{xsys}},
 		{from: "supervisor/supervisortest", own: seam, others: []string{xsync, "github.com/google/go-cmp"}},
 		{from: "supervisor/systemd", own: seam, others: []string{systemd, dbus, xsys}},
-		{from: "supervisor/deputy", own: []string{ours}, others: []string{cobra, pflag, run, xsys, xsync, xterm}},
+		{from: "supervisor/deputy", own: []string{ours}, others: []string{bubbletea, cobra, pflag, run, xsys, xsync, xterm}},
 
 		{from: "plugins/*", own: []string{"sdk", "plugins/endpoint", "plugins/kernelguard"}, any: true}, // libraries of plugins, themselves none
 		{from: "contrib/*", own: []string{"sdk", "contrib/agents"}, any: true},                          // a library, as above

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,25 +37,6 @@ func screenOf(w io.Writer, env func(string) string) screen {
 	}
 	s.height = int(size.Row)
 	return s
-}
-
-// What a terminal does when it is told.
-const (
-	enterScreen = "\x1b[?1049h\x1b[?25l" // one of its own, without a cursor
-	leaveScreen = "\x1b[?25h\x1b[?1049l"
-	home        = "\x1b[H"
-	clearLine   = "\x1b[K" // from here to its end
-	clearBelow  = "\x1b[J"
-)
-
-// page returns text as the whole of what a terminal shows: over what was there,
-// so that nothing flickers, and cut off where the terminal ends.
-func (s screen) page(text string) string {
-	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
-	if rest := len(lines) - s.height; s.height > 1 && rest > 0 {
-		lines = append(lines[:s.height-1], fmt.Sprintf("... %d more lines", rest+1))
-	}
-	return home + strings.Join(lines, clearLine+"\n") + clearLine + clearBelow
 }
 
 // A style is how a cell stands out.

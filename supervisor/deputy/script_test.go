@@ -45,6 +45,8 @@ import (
 //	edit FILE OLD NEW  replaces text in a file
 //	systemd FILE       from here on, deputy is told that systemd watches it; FILE has what it says to that
 //	upgrade FILE       puts another version of deputy, or FILE, in place of bin/deputy, as packages do
+//	terminal FILE CMD… runs CMD on a terminal: of FILE a line "wait TEXT" waits until that has been shown,
+//	                   another one is typed
 //	killed NOTE        kills the process that moody has noted last with that call
 func TestScripts(t *testing.T) {
 	cluster := etcdtest.StartT(t, etcdtest.Options{
@@ -75,7 +77,7 @@ func TestScripts(t *testing.T) {
 			return prepare(env.WorkDir)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"node": node, "until": until, "signal": signalNode, "unreachable": unreachable, "etcd": ownEtcd, "edit": edit, "exits": exits, "twin": twin, "killed": killed, "upgrade": upgrade, "systemd": underSystemd,
+			"node": node, "until": until, "signal": signalNode, "unreachable": unreachable, "etcd": ownEtcd, "edit": edit, "exits": exits, "twin": twin, "killed": killed, "upgrade": upgrade, "terminal": terminal, "systemd": underSystemd,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {

@@ -58,8 +58,7 @@ const fewServices = 3
 // service.
 func statusText(reports []supervisor.Report, s screen, now time.Time, detail bool) string {
 	var b strings.Builder
-	ordered := slices.Clone(reports)
-	slices.SortStableFunc(ordered, func(x, y supervisor.Report) int { return weigh(x, now).Heavier(weigh(y, now)) })
+	ordered := heaviestFirst(reports, now)
 	if len(reports) > 1 {
 		summaryText(&b, ordered, s, now, detail)
 		b.WriteString("\n")
@@ -75,6 +74,13 @@ func statusText(reports []supervisor.Report, s screen, now time.Time, detail boo
 		reportText(&b, r, s, now, detail)
 	}
 	return b.String()
+}
+
+// heaviestFirst orders reports: what needs somebody first, else as they were.
+func heaviestFirst(reports []supervisor.Report, now time.Time) []supervisor.Report {
+	ordered := slices.Clone(reports)
+	slices.SortStableFunc(ordered, func(x, y supervisor.Report) int { return weigh(x, now).Heavier(weigh(y, now)) })
+	return ordered
 }
 
 // orPrint returns what is wrong with what was asked, else with printing it.

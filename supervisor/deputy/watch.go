@@ -25,13 +25,20 @@ func (a *app) watchCommand() *cobra.Command {
 	c := a.prints(&cobra.Command{
 		Use:   "watch [SERVICE...]",
 		Short: "Show the status live",
-		Long: "Show the status live: at each change and once a second, until interrupted. Where the\n" +
-			"output is no terminal, each change is printed below the one before; as JSON, one\n" +
-			"array a line.",
+		Long: "Show the status live: at each change and once a second, until you leave.\n\n" +
+			"On a terminal, choose a service with the arrows (or j and k) to see its nodes and last\n" +
+			"changes; s moves its role, p pauses or resumes it, d drains or undrains a node: each\n" +
+			"shows the command and asks first. q leaves.\n\n" +
+			"Where the output is no terminal, each change is printed below the one before; as JSON,\n" +
+			"one array of deputy-json(7) a line.",
 		RunE: func(c *cobra.Command, names []string) error {
 			ctx, stop := interruptible(c.Context())
 			defer stop()
-			err := a.watch(ctx, names)
+			watch := a.watch
+			if a.screen.terminal && !a.json() && a.env("TERM") != "dumb" {
+				watch = a.live
+			}
+			err := watch(ctx, names)
 			if errors.Is(err, errInterrupted) {
 				return nil // that is how one leaves
 			}
@@ -48,17 +55,7 @@ func (a *app) watch(ctx context.Context, names []string) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(errors.New("the watch has ended"))
 
-	here := a.daemons()
-	if len(names) > 0 {
-		here = slices.DeleteFunc(here, func(s string) bool { return !slices.Contains(names, s) })
-	}
-	for _, name := range here {
-		wg.Go(func() { a.notice(ctx, name, changed) })
-	}
-	if a.screen.terminal && !a.json() {
-		fmt.Fprint(a.stdout, enterScreen)
-		defer fmt.Fprint(a.stdout, leaveScreen)
-	}
+	a.noticeAll(ctx, &wg, names, changed)
 	var last string
 	for ctx.Err() == nil {
 		reports, err := a.reports(ctx, names)
@@ -71,6 +68,16 @@ func (a *app) watch(ctx context.Context, names []string) error {
 		wait(ctx, changed)
 	}
 	return context.Cause(ctx)
+}
+
+// noticeAll says when a daemon here of the named services, or of any, has
+// something new, until ctx ends.
+func (a *app) noticeAll(ctx context.Context, wg *sync.WaitGroup, names []string, changed chan<- struct{}) {
+	for _, name := range a.daemons() {
+		if len(names) == 0 || slices.Contains(names, name) {
+			wg.Go(func() { a.notice(ctx, name, changed) })
+		}
+	}
 }
 
 // notice says when this node's daemon has something new.
@@ -113,24 +120,17 @@ func wait(ctx context.Context, changed <-chan struct{}) {
 	}
 }
 
-// draw shows the reports: in place of the last ones on a terminal, else below
-// them where they differ.
+// draw shows the reports below the last ones where they differ.
 func (a *app) draw(reports []supervisor.Report, last string) (string, error) {
-	now := time.Now()
 	if a.json() {
 		return last, a.printJSONLine(reports)
 	}
-	if !a.screen.terminal {
-		text := statusText(steady(reports), a.screen, now, false)
-		if text != last {
-			fmt.Fprintf(a.stdout, "--- %s\n%s", now.Format(time.TimeOnly), text)
-		}
-		return text, nil
+	now := time.Now()
+	text := statusText(steady(reports), a.screen, now, false)
+	if text != last {
+		fmt.Fprintf(a.stdout, "--- %s\n%s", now.Format(time.TimeOnly), text)
 	}
-	s := screenOf(a.stdout, a.env) // it may have a new size
-	text := fmt.Sprintf("deputy watch  %s  (Ctrl-C ends)\n\n", now.Format(time.TimeOnly)) + statusText(reports, s, now, false)
-	_, err := fmt.Fprint(a.stdout, s.page(text))
-	return text, err
+	return text, nil
 }
 
 // steady returns the reports without what moves by itself.
