@@ -48,6 +48,9 @@ func toLead(s supervisor.State, ranking []supervisor.Place, p supervisor.Place) 
 	case s.IsDrained(p.Name):
 		s.Drained = slices.DeleteFunc(slices.Clone(s.Drained), func(d supervisor.Drain) bool { return d.Node == p.Name })
 		return fmt.Sprintf("`deputy undrain %s`%s", p.Name, place())
+	case s.IsBanned(p.Name):
+		s.Banned = slices.DeleteFunc(slices.Clone(s.Banned), func(b supervisor.Ban) bool { return b.Node == p.Name })
+		return fmt.Sprintf("`deputy unban %s %s`, or the end of the ban%s", s.Service, p.Name, place())
 	case s.Unclean && p.Name == s.Term.Node:
 		return "its supervisor has to come back, or another node has to take the role first"
 	case !p.Fit:
@@ -143,10 +146,13 @@ func unblock(s supervisor.State, ranking []supervisor.Place) *supervisor.Remark 
 	if p := find(func(p supervisor.Place) bool { return p.Fit && s.IsDrained(p.Name) && p.Priority > 0 }); p != nil {
 		return do("deputy undrain "+p.Name, "", "let %s lead again", p.Name)
 	}
+	if p := find(func(p supervisor.Place) bool { return p.Fit && s.IsBanned(p.Name) && p.Priority > 0 }); p != nil {
+		return do(fmt.Sprintf("deputy unban %s %s", s.Service, p.Name), "", "let %s lead this service again", p.Name)
+	}
 	if p := find(func(p supervisor.Place) bool { return p.Fit && p.Priority == 0 }); p != nil {
 		return do("deputy reload "+s.Service, p.Name, "give %s a priority above 0", p.Name)
 	}
-	if p := find(func(p supervisor.Place) bool { return !p.Fit && p.Priority > 0 && !s.IsDrained(p.Name) }); p != nil {
+	if p := find(func(p supervisor.Place) bool { return !p.Fit && p.Priority > 0 && s.Barred(p.Name) == "" }); p != nil {
 		return do("deputy status "+s.Service, p.Name, "make %s fit: %s", p.Name, p.Why)
 	}
 	return do("", "", "%s: %s", ranking[0].Name, ranking[0].Why)
