@@ -8,6 +8,7 @@ var (
 	ErrBusy      = errors.New("another order is being carried out") // wait for it, or let it run out
 	ErrNoService = errors.New("no such service")
 	ErrNotHere   = errors.New("not in that role on this node")
+	ErrTold      = errors.New("has been told already")
 	// ErrUnreachable: nothing is known about what was asked for or sent.
 	ErrUnreachable = errors.New("the records cannot be reached")
 
