@@ -26,7 +26,8 @@ func (c *Client) Services(ctx context.Context) ([]string, error) {
 	}
 	names := []string{}
 	for _, rec := range r.Results[0] {
-		if name, _, ok := c.keys.split(rec.Key); ok {
+		// A notice may outlast its service, when it was written as that was removed.
+		if name, _, ok := c.keys.split(rec.Key); ok && !c.keys.notified(name).has(rec.Key) {
 			names = append(names, name)
 		}
 	}

@@ -32,6 +32,7 @@ func TestClusterOnRealEtcd(t *testing.T) {
 		{"Compaction", testCompaction},
 		{"OrphanPulses", testOrphanPulses},
 		{"Inspect", testInspect},
+		{"Notices", testNotices},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, c) })
 	}

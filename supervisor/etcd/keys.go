@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/deputy-ha/deputy/sdk"
+	"github.com/deputy-ha/deputy/supervisor"
 )
 
 // keys names the records under PREFIX/v1/.
@@ -32,6 +33,7 @@ func (k keys) ban(name, node string) string {
 }
 func (k keys) history(name string) span    { return under(k.service(name) + "history/") }
 func (k keys) candidates(name string) span { return under(k.service(name) + "candidates/") }
+func (k keys) notified(name string) span   { return under(k.service(name) + "notified/") }
 func (k keys) candidate(name, node string) string {
 	return k.service(name) + "candidates/" + node
 }
@@ -40,10 +42,18 @@ func (k keys) change(name string, term sdk.Term) string {
 	return k.service(name) + "history/" + strconv.FormatUint(uint64(term), 10)
 }
 
-// state is the records of a service but for its history, which is long.
+// notice is the key of a notice, whose event has an ID that begins with the
+// service's name.
+func (k keys) notice(n supervisor.Notice) string {
+	return k.root + "services/" + n.Event.Service + "/notified" + strings.TrimPrefix(n.Event.ID, n.Event.Service) + "/" + n.Receiver
+}
+
+// state is the records of a service but for its past, which is long: what was
+// and who has been told of it.
 func (k keys) state(name string) []span {
 	s := k.service(name)
-	return []span{{s, s + "history/"}, {s + "history0", under(s).end}}
+	history, notified := k.history(name), k.notified(name)
+	return []span{{s, history.key}, {history.end, notified.key}, {notified.end, under(s).end}}
 }
 
 // split tells which service a key belongs to, and its name within it.
