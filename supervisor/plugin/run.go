@@ -29,6 +29,7 @@ const (
 	checking kind = iota // only looks
 	acting               // changes something
 	serving              // lives on, and is asked for both
+	telling              // does something outside of the role, and leaves nothing
 )
 
 // A program is what a run runs.
@@ -37,7 +38,7 @@ type program struct {
 	argv []string
 	env  []string
 	user string // whom it runs as; empty: as the supervisor does
-	in   []byte // of an act: its standard input
+	in   []byte // its standard input, unless it lives on
 	says *transcript
 	out  func(line []byte) // takes the standard output in place of says
 }
@@ -181,7 +182,7 @@ func (r *run) live() ending {
 	e := ending{cut: r.await(ended)}
 	// Until it is reaped, the program's number and its session's stay its own.
 	switch {
-	case e.cut, r.kind == serving:
+	case e.cut, r.kind == serving, r.kind == telling:
 		r.slay(ended)
 	case r.kind == checking: // nothing of a check stays
 		unix.Kill(-r.pid, unix.SIGKILL)
@@ -309,7 +310,7 @@ func (r *run) open() (*pipes, error) {
 		}
 		p.outlets, p.childs = append(p.outlets, o), append(p.childs, w)
 	}
-	if r.kind == acting {
+	if r.kind == acting || r.kind == telling {
 		var err error
 		if p.life, err = newLifeline(); err != nil {
 			p.close()
@@ -329,7 +330,7 @@ func (p *pipes) begin(of program) {
 			f.Close()
 		}
 	}
-	if of.kind == acting {
+	if of.kind == acting || of.kind == telling {
 		p.reading.Go(func() {
 			defer p.in.Close()
 			_, _ = p.in.Write(of.in) // whoever does not read it does not want it
