@@ -59,6 +59,7 @@ func arrows() []arrow {
 		{from: "supervisor/etcd", own: seam, others: []string{etcd, grpc, zap, xsync}},
 		{from: "supervisor/etcd/etcdtest", own: []string{"sdk", "supervisor", "supervisor/etcd"}, others: []string{etcd, grpc, zap, netlink, xsync, xsys}},
 		{from: "supervisor/http", own: seam, others: []string{metrics, xsync}},
+		{from: "supervisor/notify", own: seam},
 		{from: "supervisor/plugin", own: append(slices.Clone(seam), "sdk/proto", "sdk/wire"), others: []string{goplugin, hclog, grpc, protobuf, xsys, xsync}},
 		{from: "supervisor/rundir", own: seam, others: []string{xsys}},
 		{from: "supervisor/supervisortest", own: seam, others: []string{xsync, "github.com/google/go-cmp"}},
