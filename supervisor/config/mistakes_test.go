@@ -41,7 +41,7 @@ func TestServiceMistakes(t *testing.T) {
 
 // The same for nodes.
 func TestNodeMistakes(t *testing.T) {
-	for _, name := range []string{"everything", "secrets", "empty", "dropin"} {
+	for _, name := range []string{"everything", "secrets", "empty", "dropin", "notify"} {
 		each(t, "testdata/node/"+name+".toml", func(t *testing.T, file string) error {
 			_, err := LoadNode(file)
 			return err

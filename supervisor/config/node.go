@@ -22,6 +22,7 @@ type Node struct {
 	PluginDirs []string // absolute; searched after the built-in ones
 	Etcd       Etcd
 	Listen     string // of `deputy http`: host:port
+	Notify     []Notify
 	File       string
 
 	credentials []string // directories
@@ -110,6 +111,7 @@ func readNode(t *table, host string) Node {
 		h.mistake("listen", "%q is not an address to listen at; write host:port, like %q", n.Listen, DefaultListen)
 	}
 	h.close()
+	n.Notify = readNotifies(t.subs("notify"))
 	t.close()
 	return n
 }

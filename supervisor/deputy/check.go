@@ -22,7 +22,8 @@ func (a *app) checkCommand() *cobra.Command {
 			"print what follows from them: how often the lease is renewed, when a node demotes\n" +
 			"itself, when another may take over, and what each layer guarantees. Every mistake\n" +
 			"is told with its file and line; the exit status is then 78.\n\n" +
-			"With --deep it also asks etcd and each plugin. Nothing is changed.",
+			"With --deep it also asks etcd and each plugin, and looks at the programs and secrets of\n" +
+			"[[notify]]. Nothing is changed, and nobody is told anything.",
 		RunE: func(c *cobra.Command, names []string) error {
 			ctx, stop := interruptible(c.Context())
 			defer stop()

@@ -41,6 +41,11 @@ func (a *app) deep(ctx context.Context, node config.Node, services []supervisor.
 			wrong = append(wrong, bounded(s, plugins), fencers(s, plugins))
 		}
 	}
+	for _, n := range node.Notify {
+		asked, cancel := context.WithTimeout(ctx, askTime)
+		wrong = append(wrong, mark(verify(asked, node, n), errConfig))
+		cancel()
+	}
 	in, err := a.inspect(ctx, services)
 	f.Etcd = in
 	return errors.Join(append(wrong, err)...)

@@ -235,6 +235,7 @@ func (e *engine) run(ctx context.Context) error {
 			abort(late)
 		}
 	})
+	keeper.Go(func() { e.notify(ctx, keeping) })
 	faults := e.members(ctx)
 	abort(errEnded)
 	end(errEnded)

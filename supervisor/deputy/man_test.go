@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -14,7 +15,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/deputy-ha/deputy/supervisor"
 	"github.com/deputy-ha/deputy/supervisor/config"
+	"github.com/deputy-ha/deputy/supervisor/notify"
 	"github.com/deputy-ha/deputy/supervisor/systemd"
 )
 
@@ -142,7 +145,7 @@ func keysOf(t *testing.T, mistakes error) (keys []string) {
 	}
 	line := regexp.MustCompile(`(?m): ((?:[a-z_]+\.)*)qqqqqqqqqqqqqqq: unknown key; (?:there are|the only one is) (.*)$`)
 	key := regexp.MustCompile(`"([a-z_]+)"`)
-	tables := []string{"etcd", "http", "plugin", "plugin.promote", "plugin.demote", "plugin.fence", "plugin.check"}
+	tables := []string{"etcd", "http", "notify", "plugin", "plugin.promote", "plugin.demote", "plugin.fence", "plugin.check"}
 	for _, m := range line.FindAllStringSubmatch(mistakes.Error(), -1) {
 		for _, k := range key.FindAllStringSubmatch(m[2], -1) {
 			if name := m[1] + k[1]; !slices.Contains(tables, name) {
@@ -172,7 +175,7 @@ const unknown = "qqqqqqqqqqqqqqq = 1\n"
 
 func TestManualHasEveryKeyOfANode(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "deputy.toml")
-	if err := os.WriteFile(file, []byte(unknown+"[etcd]\n"+unknown+"[http]\n"+unknown), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(unknown+"[etcd]\n"+unknown+"[http]\n"+unknown+"[[notify]]\n"+unknown), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	_, err := config.LoadNode(file)
@@ -230,6 +233,36 @@ func TestManualHasAScriptsEnvironment(t *testing.T) {
 	agree(t, "A SCRIPT'S ENVIRONMENT of deputy-plugins(7)", program, variable.FindAllString(section, -1))
 }
 
+func TestManualHasEveryNotice(t *testing.T) {
+	_, text, _ := strings.Cut(page(t, "deputy.toml.5.md"), "## EVENTS\n")
+	text, _, _ = strings.Cut(text, "\n## ")
+	var program, written []string
+	for _, kind := range supervisor.EventKinds() {
+		program = append(program, string(kind))
+	}
+	for _, m := range regexp.MustCompile(`(?m)^\*\*([a-z-]+)\*\*\n:`).FindAllStringSubmatch(text, -1) {
+		written = append(written, m[1])
+	}
+	agree(t, "EVENTS of deputy.toml(5)", program, written)
+
+	program, written = nil, nil
+	for name := range (notify.Message{}).Env() {
+		program = append(program, "DEPUTY_"+name)
+	}
+	agree(t, "EVENTS of deputy.toml(5)", program, regexp.MustCompile(`DEPUTY_[A-Z_]+`).FindAllString(text, -1))
+
+	message := notify.Message{Folded: 1, Event: supervisor.Event{Node: "a", Term: 1, From: "b", Cause: "c", WithoutPrimary: 1}}
+	in, err := message.Input()
+	var fields map[string]any
+	if err != nil || json.Unmarshal(in, &fields) != nil {
+		t.Fatalf("%s, %v", in, err)
+	}
+	for _, line := range regexp.MustCompile(`(?m)^\*[a-z][a-z_*, ]+\*\n:`).FindAllString(text, -1) {
+		written = append(written, regexp.MustCompile(`[a-z_]+`).FindAllString(line, -1)...)
+	}
+	agree(t, "the message in deputy.toml(5)", slices.Collect(maps.Keys(fields)), written)
+}
+
 // TestManualsExamplesAreRight reads the examples in TOML as the program does.
 func TestManualsExamplesAreRight(t *testing.T) {
 	block := regexp.MustCompile("(?s)```\n(.*?)```")
@@ -256,7 +289,7 @@ func TestPackagedSettingsAreRight(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	settings := regexp.MustCompile(`(?m)^#([a-z_]+ *= )`).ReplaceAllString(string(text), "$1")
+	settings := regexp.MustCompile(`(?m)^#([a-z_]+ *= |\[\[)`).ReplaceAllString(string(text), "$1")
 	if _, err := config.LoadNode(written(t, "deputy.toml", settings)); err != nil {
 		t.Error(err)
 	}

@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"os/user"
@@ -47,6 +50,7 @@ import (
 //	upgrade FILE       puts another version of deputy, or FILE, in place of bin/deputy, as packages do
 //	terminal FILE CMD… runs CMD on a terminal: of FILE a line "wait TEXT" waits until that has been shown,
 //	                   another one is typed
+//	webhook FILE       begins a webhook whose address is in FILE.url; it notes in FILE what it is sent
 //	killed NOTE        kills the process that moody has noted last with that call
 func TestScripts(t *testing.T) {
 	cluster := etcdtest.StartT(t, etcdtest.Options{
@@ -77,7 +81,7 @@ func TestScripts(t *testing.T) {
 			return prepare(env.WorkDir)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"node": node, "until": until, "signal": signalNode, "unreachable": unreachable, "etcd": ownEtcd, "edit": edit, "exits": exits, "twin": twin, "killed": killed, "upgrade": upgrade, "terminal": terminal, "systemd": underSystemd,
+			"node": node, "until": until, "signal": signalNode, "unreachable": unreachable, "etcd": ownEtcd, "edit": edit, "exits": exits, "twin": twin, "killed": killed, "upgrade": upgrade, "terminal": terminal, "systemd": underSystemd, "webhook": webhook,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
@@ -138,6 +142,25 @@ func prepare(work string) error {
 		}
 		return os.Chmod(path, mode)
 	})
+}
+
+func webhook(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: webhook FILE")
+	}
+	file, err := os.OpenFile(ts.MkAbs(args[0]), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	ts.Check(err)
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var m struct {
+			ID    string `json:"id"`
+			Event string `json:"event"`
+		}
+		if err := json.NewDecoder(r.Body).Decode(&m); err == nil && m.ID == r.Header.Get("Idempotency-Key") {
+			fmt.Fprintln(file, r.Method, m.ID, m.Event)
+		}
+	}))
+	ts.Defer(func() { srv.Close(); file.Close() })
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".url"), []byte(srv.URL+"/hooks/ops"), 0o600))
 }
 
 func node(ts *testscript.TestScript, neg bool, args []string) {
