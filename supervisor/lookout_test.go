@@ -224,8 +224,10 @@ func TestStepsThatFailAreTold(t *testing.T) {
 		Change{Term: 8, Node: "db2", At: p.wall(), Ended: p.wall(), EndCause: "promote mysql: replica lags", Steps: []Step{
 			{Plugin: "power", Action: sdk.Fence, Victim: "db1", Outcome: sdk.OutcomeUnknown, Detail: "no answer"}, bad, bad,
 		}},
-		Change{Term: 9, Node: "db3", At: p.wall(), Ended: p.wall(), EndCause: "told to stop", Cause: "db2 resigned", Steps: []Step{bad, good},
-			EndSteps: []Step{{Plugin: "vip", Action: sdk.Demote, Outcome: sdk.OutcomeUnknown}}})
+		Change{
+			Term: 9, Node: "db3", At: p.wall(), Ended: p.wall(), EndCause: "told to stop", Cause: "db2 resigned", Steps: []Step{bad, good},
+			EndSteps: []Step{{Plugin: "vip", Action: sdk.Demote, Outcome: sdk.OutcomeUnknown}},
+		})
 	p.st.State.Term.Term = 9
 	p.run(5 * time.Second)
 	p.expect(t,

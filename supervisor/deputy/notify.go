@@ -33,11 +33,12 @@ func (e *engine) notify(ctx, keeping context.Context) {
 			hush(cause)
 		}
 	})()
+	lanes := notify.NewLanes()
 	var running sync.WaitGroup
 	for _, t := range e.seats {
 		s := notify.Service{
 			Name: t.name, Node: e.node.Name, Member: t.member, Ledger: e.records,
-			Receivers: receivers(e.node, t.log), Log: t.log,
+			Receivers: receivers(e.node, t.log), Lanes: lanes, Log: t.log,
 		}
 		running.Go(func() { s.Run(telling) })
 	}

@@ -190,10 +190,12 @@ func (c *courier) deliver(ctx context.Context, p *parcel) bool {
 	return c.keep(ctx, notice, p)
 }
 
-func (c *courier) claim(ctx context.Context, n supervisor.Notice) (string, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, ledgerTime, errors.New("no answer"))
-	defer cancel()
-	return c.of.Ledger.Claim(ctx, n, c.to.Timeout+claimSpare)
+func (c *courier) claim(ctx context.Context, n supervisor.Notice) (token string, err error) {
+	err = c.of.ask(ctx, func(ctx context.Context) error {
+		token, err = c.of.Ledger.Claim(ctx, n, c.to.Timeout+claimSpare)
+		return err
+	})
+	return token, err
 }
 
 func (c *courier) send(ctx context.Context, p *parcel) error {
@@ -208,18 +210,14 @@ func (c *courier) send(ctx context.Context, p *parcel) error {
 
 // release ends a claim before its time, so that another node tries next.
 func (c *courier) release(ctx context.Context, n supervisor.Notice, token string) {
-	ctx, cancel := context.WithTimeoutCause(ctx, ledgerTime, errors.New("no answer"))
-	defer cancel()
-	if err := c.of.Ledger.Release(ctx, n, token); err != nil {
+	if err := c.of.ask(ctx, func(ctx context.Context) error { return c.of.Ledger.Release(ctx, n, token) }); err != nil {
 		c.log.Debug("claim not released, it runs out", "cause", err)
 	}
 }
 
 // keep has the ledger keep that a notice needs no delivery.
 func (c *courier) keep(ctx context.Context, n supervisor.Notice, p *parcel) bool {
-	bounded, cancel := context.WithTimeoutCause(ctx, ledgerTime, errors.New("no answer"))
-	defer cancel()
-	err := c.of.Ledger.Told(bounded, n)
+	err := c.of.ask(ctx, func(ctx context.Context) error { return c.of.Ledger.Told(ctx, n) })
 	if err != nil {
 		c.log.Debug("not kept that it was told", "event", p.ID, "cause", err)
 		c.later(p)

@@ -46,11 +46,32 @@ type Service struct {
 	Member    Watched
 	Ledger    supervisor.Ledger
 	Receivers []Receiver
+	Lanes     Lanes // shared by all services of a process
 	Log       *slog.Logger
 }
 
-// ledgerTime bounds a call of the ledger.
-const ledgerTime = 5 * time.Second
+// Lanes bound how many calls of the ledger run at once: what many services have
+// to tell in the same moment leaves etcd to those who renew and take over.
+type Lanes chan struct{}
+
+// NewLanes returns those of a process.
+func NewLanes() Lanes { return make(Lanes, 4) }
+
+// ledgerTime bounds a call of the ledger, once it has a lane.
+const ledgerTime = 3 * time.Second
+
+// ask calls the ledger.
+func (s Service) ask(ctx context.Context, call func(context.Context) error) error {
+	select {
+	case s.Lanes <- struct{}{}:
+		defer func() { <-s.Lanes }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, ledgerTime, errors.New("no answer"))
+	defer cancel()
+	return call(ctx)
+}
 
 // errEnded is why what Run started ends.
 var errEnded = errors.New("the supervisor ends")
@@ -116,10 +137,12 @@ func (s Service) Run(ctx context.Context) {
 	}
 }
 
-func (s Service) news(ctx context.Context) (supervisor.News, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, ledgerTime, errors.New("no answer"))
-	defer cancel()
-	return s.Ledger.News(ctx, s.Name)
+func (s Service) news(ctx context.Context) (news supervisor.News, err error) {
+	err = s.ask(ctx, func(ctx context.Context) error {
+		news, err = s.Ledger.News(ctx, s.Name)
+		return err
+	})
+	return news, err
 }
 
 func (s Service) hand(couriers []*courier, sight supervisor.Sight) {

@@ -113,7 +113,7 @@ func (h *hall) start(node string) {
 	done := make(chan struct{})
 	all := func(string, supervisor.EventKind) bool { return true }
 	s := Service{
-		Name: "db", Node: node, Member: member{h, node}, Ledger: h.book, Log: slog.New(slog.DiscardHandler),
+		Name: "db", Node: node, Member: member{h, node}, Ledger: h.book, Lanes: NewLanes(), Log: slog.New(slog.DiscardHandler),
 		Receivers: []Receiver{
 			{Name: "pager", Timeout: 10 * time.Second, Wants: all, Send: func(ctx context.Context, m Message) error { return h.take(ctx, node, "pager", m) }},
 			{Name: "nobody", Timeout: time.Second, Wants: func(string, supervisor.EventKind) bool { return false }},
@@ -389,4 +389,47 @@ func TestItGivesUpAfterAnHour(t *testing.T) {
 			t.Errorf("%d tries, the last after %s", tries, d)
 		}
 	})
+}
+
+// What many services have to tell at once takes few calls of the ledger at a time.
+func TestAStormLeavesTheLedgerToOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lanes, slow := NewLanes(), &slowBook{book: newBook()}
+		var running sync.WaitGroup
+		for i := range 100 {
+			name := fmt.Sprintf("db%d", i)
+			s := Service{Name: name, Node: "db1", Ledger: slow, Lanes: lanes, Log: slog.New(slog.DiscardHandler)}
+			c := newCourier(s, Receiver{Name: "pager", Timeout: time.Second, Send: func(context.Context, Message) error { return nil }})
+			c.add(supervisor.Event{ID: name + "/1/primary", Service: name, Kind: supervisor.EventPrimary})
+			ctx, cancel := context.WithCancelCause(t.Context())
+			running.Go(func() { c.run(ctx) })
+			defer cancel(errors.New("the test ends"))
+			defer time.AfterFunc(time.Minute, func() { cancel(errors.New("the test ends")) }).Stop()
+		}
+		running.Wait()
+		if slow.most != cap(lanes) || len(slow.told) != 100 {
+			t.Errorf("%d calls at once, %d told", slow.most, len(slow.told))
+		}
+	})
+}
+
+// A slowBook takes its time, and counts.
+type slowBook struct {
+	*book
+	count     sync.Mutex
+	now, most int
+}
+
+func (b *slowBook) Claim(ctx context.Context, n supervisor.Notice, d time.Duration) (string, error) {
+	b.add(1)
+	defer b.add(-1)
+	time.Sleep(100 * time.Millisecond)
+	return b.book.Claim(ctx, n, d)
+}
+
+func (b *slowBook) add(n int) {
+	b.count.Lock()
+	defer b.count.Unlock()
+	b.now += n
+	b.most = max(b.most, b.now)
 }
