@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -78,13 +77,14 @@ func (c *Client) Process(ctx context.Context) (Process, error) {
 	return ask[Process](ctx, c, "/process")
 }
 
-// LogLevel returns the least level that the supervisor logs.
-func (c *Client) LogLevel(ctx context.Context) (slog.Level, error) {
-	return ask[slog.Level](ctx, c, "/log-level")
+// LogLevel returns the least level that the supervisor's process logs.
+func (c *Client) LogLevel(ctx context.Context) (LogLevel, error) {
+	return ask[LogLevel](ctx, c, "/log-level")
 }
 
-// SetLogLevel changes the least level that the supervisor logs, until it ends.
-func (c *Client) SetLogLevel(ctx context.Context, l slog.Level) error {
+// SetLogLevel changes the least level that the supervisor's process logs, for a
+// time or until it ends.
+func (c *Client) SetLogLevel(ctx context.Context, l LogLevel) error {
 	return c.order(ctx, "PUT", "/log-level", l)
 }
 

@@ -115,10 +115,10 @@ func TestQuestions(t *testing.T) {
 	if got, err := c.History(ctx, "orders"); err != nil || len(got) != 2 || got[1].Node != "db2" {
 		t.Errorf("History: %v, %v", got, err)
 	}
-	if err := c.SetLogLevel(ctx, slog.LevelDebug); err != nil {
+	if err := c.SetLogLevel(ctx, LogLevel{Level: slog.LevelDebug}); err != nil {
 		t.Error(err)
 	}
-	if got, err := c.LogLevel(ctx); err != nil || got != slog.LevelDebug {
+	if got, err := c.LogLevel(ctx); err != nil || got != (LogLevel{Level: slog.LevelDebug}) {
 		t.Errorf("LogLevel: %v, %v, want DEBUG", got, err)
 	}
 }

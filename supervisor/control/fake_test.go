@@ -136,7 +136,7 @@ func newServer(socket string) (*Server, *fakeMember, *fakeCluster) {
 	m := newFakeMember(supervisor.Status{Service: "orders", Node: "db1", Role: "primary", Term: 7})
 	c := &fakeCluster{state: supervisor.State{Service: "orders", Primary: &supervisor.Primary{Node: "db1", Term: 7}}}
 	return &Server{
-		Socket: socket, Member: m, Cluster: c, Level: new(slog.LevelVar), Log: slog.New(slog.DiscardHandler),
+		Socket: socket, Member: m, Cluster: c, Level: new(Level), Log: slog.New(slog.DiscardHandler),
 		Reload: func(context.Context) (Reloaded, error) {
 			return Reloaded{Hash: "abc", Replaced: true}, c.note("reload")
 		},

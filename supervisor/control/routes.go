@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"log/slog"
 	"net/http"
 	"sync"
 	"time"
@@ -52,9 +51,9 @@ func (s *Server) routes(wg *sync.WaitGroup) http.Handler {
 	handle("GET /watch", read, func(w http.ResponseWriter, r *http.Request) {
 		stream(w, r, s.Member.Watch, s.Member.Status)
 	})
-	see("/log-level", func(*http.Request) (any, error) { return s.Level.Level(), nil })
+	see("/log-level", func(*http.Request) (any, error) { return s.Level.Get(), nil })
 	order("PUT /log-level", func(r *http.Request) error {
-		level, err := body[slog.Level](r)
+		level, err := body[LogLevel](r)
 		if err == nil {
 			s.Level.Set(level)
 		}

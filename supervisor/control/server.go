@@ -60,7 +60,7 @@ type Server struct {
 	Cluster supervisor.Cluster
 	Reload  func(context.Context) (Reloaded, error)
 	Process Process
-	Level   *slog.LevelVar // of the whole process's log
+	Level   *Level // of the whole process's log
 	Log     *slog.Logger
 
 	lookup func(group string) (uint32, bool) // nil outside of tests: the system's groups

@@ -25,6 +25,13 @@ func (a *app) completeWords(c *cobra.Command) {
 	switch {
 	case strings.Contains(c.Use, "[NODE]"):
 		c.ValidArgsFunction = a.completeNodes
+	case c.Name() == "log-level":
+		c.ValidArgsFunction = func(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+			if len(args) == 0 {
+				return a.completeServices(c, args, begun)
+			}
+			return levels(), cobra.ShellCompDirectiveNoFileComp
+		}
 	case strings.HasSuffix(c.Use, "SERVICE NODE"):
 		c.ValidArgsFunction = func(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 			switch len(args) {
@@ -46,7 +53,7 @@ func (a *app) completeWords(c *cobra.Command) {
 		"to":        a.completeNodes,
 		"node":      a.completeNodes,
 		"service":   services,
-		"log-level": words("debug", "info", "warn", "error"),
+		"log-level": words(levels()...),
 		"mode":      words("planned", "forced"),
 		"role":      words("primary", "standby", "candidate"),
 	} {

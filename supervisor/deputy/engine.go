@@ -28,7 +28,7 @@ type engine struct {
 	all     bool // of all definitions, not of named ones
 	node    config.Node
 	here    supervisor.Node
-	level   *slog.LevelVar
+	level   *control.Level
 	plain   *slog.Logger // for members, who add their node and service themselves
 	log     *slog.Logger
 	clock   *boottime.Clock
@@ -52,7 +52,7 @@ type engine struct {
 
 // engine prepares what run runs. Nothing is started, and what is wrong with
 // one of all services is left to the log.
-func (a *app) engine(names []string, log *slog.Logger, level *slog.LevelVar) (*engine, error) {
+func (a *app) engine(names []string, log *slog.Logger, level *control.Level) (*engine, error) {
 	node, err := a.settings()
 	if err != nil {
 		return nil, err

@@ -14,11 +14,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/deputy-ha/deputy/supervisor"
+	"github.com/deputy-ha/deputy/supervisor/control"
 	"github.com/deputy-ha/deputy/supervisor/systemd"
 )
 
 func (a *app) runCommand() *cobra.Command {
-	level, probe := new(slog.LevelVar), false
+	level, probe := new(control.Level), false
 	c := &cobra.Command{
 		Use:   "run [SERVICE...]",
 		Short: "Take part in the elections of services, and keep their roles on this node",
