@@ -77,6 +77,12 @@ func (c *Client) Process(ctx context.Context) (Process, error) {
 	return ask[Process](ctx, c, "/process")
 }
 
+// Goroutines returns where the supervisor's process is just now, for those who
+// look for a mistake in it.
+func (c *Client) Goroutines(ctx context.Context) (string, error) {
+	return ask[string](ctx, c, "/goroutines")
+}
+
 // LogLevel returns the least level that the supervisor's process logs.
 func (c *Client) LogLevel(ctx context.Context) (LogLevel, error) {
 	return ask[LogLevel](ctx, c, "/log-level")

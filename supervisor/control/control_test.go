@@ -115,6 +115,9 @@ func TestQuestions(t *testing.T) {
 	if got, err := c.History(ctx, "orders"); err != nil || len(got) != 2 || got[1].Node != "db2" {
 		t.Errorf("History: %v, %v", got, err)
 	}
+	if got, err := c.Goroutines(ctx); err != nil || !strings.Contains(got, "control.(*Server).serve") {
+		t.Errorf("Goroutines: %q, %v, want where this server is", got, err)
+	}
 	if err := c.SetLogLevel(ctx, LogLevel{Level: slog.LevelDebug}); err != nil {
 		t.Error(err)
 	}

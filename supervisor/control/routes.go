@@ -7,6 +7,8 @@ import (
 	"io"
 	"iter"
 	"net/http"
+	"runtime/pprof"
+	"strings"
 	"sync"
 	"time"
 
@@ -58,6 +60,11 @@ func (s *Server) routes(wg *sync.WaitGroup) http.Handler {
 			s.Level.Set(level)
 		}
 		return err
+	})
+	see("/goroutines", func(*http.Request) (any, error) {
+		var b strings.Builder
+		err := pprof.Lookup("goroutine").WriteTo(&b, 1) // counted, not told apart, so that all stand still but shortly
+		return b.String(), err
 	})
 	order("POST /clear", func(*http.Request) error { return s.Member.Clear() })
 	answerFor(reloadTime, "POST /reload", func(r *http.Request) (any, error) { return s.Reload(r.Context()) })
