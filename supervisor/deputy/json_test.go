@@ -22,7 +22,7 @@ func TestManualHasEveryKeyOfJSON(t *testing.T) {
 		"primary": supervisor.Primary{}, "pause": supervisor.Pause{}, "reservation": supervisor.Reservation{},
 		"local": supervisor.Status{}, "part": supervisor.PartStatus{}, "absent": supervisor.Absence{},
 		explainFormat: explanation{}, "rank": rank{}, changeFormat: change{}, "step": supervisor.Step{},
-		moveFormat: moved{}, "event": event{},
+		moveFormat: moved{}, "event": event{}, planFormat: plan{}, "bound": bound{},
 	} {
 		text, ok := sections[name]
 		if !ok {

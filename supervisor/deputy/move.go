@@ -39,13 +39,14 @@ const moveFormat = "deputy.move/1"
 func (a *app) switchoverCommand() *cobra.Command {
 	var to string
 	var timeout time.Duration
+	var dry bool
 	c := a.prints(&cobra.Command{
 		Use:   "switchover SERVICE",
 		Short: "Move the role in a planned way",
 		Long: "Move the role in a planned way: the target says that it is ready, the old primary\n" +
 			"demotes, then the target promotes. Waits for the end and shows each step. When the\n" +
 			"old primary cannot leave in time, its demotion is undone and it stays.",
-		Example: "  deputy switchover orders-db\n  deputy switchover orders-db --to db2",
+		Example: "  deputy switchover orders-db\n  deputy switchover orders-db --to db2 --dry-run",
 		Args:    one("SERVICE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.order(c, args[0], func(ctx context.Context, way *contact) error {
@@ -60,11 +61,16 @@ func (a *app) switchoverCommand() *cobra.Command {
 				if err != nil {
 					return fmt.Errorf("switchover %s: %w", args[0], err)
 				}
-				return a.move(ctx, way, s, supervisor.Reservation{To: target, Reason: sdk.ReasonSwitchover}, timeout)
+				r := supervisor.Reservation{To: target, Reason: sdk.ReasonSwitchover}
+				if dry {
+					return a.dryRun(s, r, timeout)
+				}
+				return a.move(ctx, way, s, r, timeout)
 			})
 		},
 	})
 	c.Flags().StringVar(&to, "to", "", "the node that takes the role; the best candidate if not given")
+	c.Flags().BoolVar(&dry, "dry-run", false, "check all, tell what would happen, and change nothing")
 	c.Flags().DurationVar(&timeout, "timeout", 0, "undo it when the old primary has not left after so long; the definition's timeouts if not given")
 	return c
 }
@@ -73,6 +79,7 @@ func (a *app) failoverCommand() *cobra.Command {
 	var to string
 	var fenced []string
 	var timeout time.Duration
+	var dry bool
 	c := a.prints(&cobra.Command{
 		Use:   "failover SERVICE --to NODE",
 		Short: "Give the role to a node when the primary is gone and the rules refuse",
@@ -96,12 +103,17 @@ func (a *app) failoverCommand() *cobra.Command {
 				if err := planFailover(s, to, fenced); err != nil {
 					return fmt.Errorf("failover %s: %w", args[0], err)
 				}
-				return a.move(ctx, way, s, supervisor.Reservation{To: to, Reason: sdk.ReasonFailover, Force: true, Fenced: fenced}, timeout)
+				r := supervisor.Reservation{To: to, Reason: sdk.ReasonFailover, Force: true, Fenced: fenced}
+				if dry {
+					return a.dryRun(s, r, timeout)
+				}
+				return a.move(ctx, way, s, r, timeout)
 			})
 		},
 	})
 	c.Flags().StringVar(&to, "to", "", "the node that takes the role")
 	c.Flags().StringSliceVar(&fenced, "fenced", nil, "the `NODE` that was lost is down for certain: do not fence it; several with commas")
+	c.Flags().BoolVar(&dry, "dry-run", false, "check all, tell what would happen, and change nothing")
 	c.Flags().DurationVar(&timeout, "timeout", 0, "free the role for others when it is not taken after so long; the definition's timeouts if not given")
 	return c
 }
@@ -146,13 +158,7 @@ func (a *app) settleTime(service string) time.Duration {
 func (a *app) move(ctx context.Context, way *contact, s supervisor.State, r supervisor.Reservation, timeout time.Duration) error {
 	r.For, timeout = a.patience(s.Service, timeout, r.Fenced != nil)
 	r.ID, r.By, r.State = rand.Text(), a.operator(), supervisor.Asked
-	r.From = s.Term.Node
-	switch lost := s.Term.Lost(); {
-	case s.Primary != nil:
-		r.From = s.Primary.Node
-	case len(lost) > 0: // and not who took the role since, and could not fence it
-		r.From = lost[len(lost)-1].Node
-	}
+	r.From = movesFrom(s)
 	m := moved{Format: moveFormat, Service: s.Service, From: r.From, To: r.To, Steps: []event{}}
 	began := time.Now()
 	say := func(text string) {
