@@ -320,7 +320,8 @@ func (m *Member) status() Status {
 	s.Fit, _ = m.fitness()
 	if m.lease != nil {
 		s.Term = m.lease.Term()
-		s.LeaseLeft = max(0, m.lease.Until().Sub(m.clock.Now()))
+		s.LeaseUntil = m.lease.Until()
+		s.LeaseLeft = max(0, s.LeaseUntil.Sub(m.clock.Now()))
 	}
 	for _, p := range m.parts {
 		s.Parts = append(s.Parts, PartStatus{

@@ -20,9 +20,13 @@ type Status struct {
 	Verdict   string        `json:"verdict"` // why it can or cannot lead
 	TTL       time.Duration `json:"ttl_ns"`
 	LeaseLeft time.Duration `json:"lease_left_ns,omitempty"` // until the lease's local deadline; of a primary
-	Doing     string        `json:"doing,omitempty"`         // the act that runs, and what it says
-	Parts     []PartStatus  `json:"parts"`
-	State     State         `json:"state"` // the election as last seen
+	// LeaseUntil is that deadline itself, on this machine's CLOCK_BOOTTIME: it
+	// does not age with the snapshot. Zero where no lease is held, or it proved not
+	// ours.
+	LeaseUntil sdk.Instant  `json:"lease_until_ns,omitempty"`
+	Doing      string       `json:"doing,omitempty"` // the act that runs, and what it says
+	Parts      []PartStatus `json:"parts"`
+	State      State        `json:"state"` // the election as last seen
 	// Absent are nodes that took part while this process has watched, and do not
 	// now: dead, cut off from etcd, or stopped by somebody.
 	Absent []Absence `json:"absent,omitempty"`
