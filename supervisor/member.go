@@ -313,7 +313,7 @@ func (m *Member) Status() Status {
 
 func (m *Member) status() Status {
 	s := Status{
-		Service: m.service.Name, Node: m.node.Name, Role: m.role,
+		Service: m.service.Name, Description: m.service.Description, Node: m.node.Name, Role: m.role,
 		Term: m.state.Term.Term, Since: m.since, Cause: m.cause.Error(),
 		Verdict: m.verdict, TTL: m.service.TTL, Doing: m.doing, State: m.state, Absent: m.absent,
 	}

@@ -10,16 +10,17 @@ import (
 
 // A Status is a snapshot of a member, for people and for the control socket.
 type Status struct {
-	Service   string        `json:"service"`
-	Node      string        `json:"node"`
-	Role      sdk.Role      `json:"role"`
-	Term      sdk.Term      `json:"term"`  // of the tenure here, else the last one known
-	Since     time.Time     `json:"since"` // in this role; wall time
-	Cause     string        `json:"cause"` // why it is in this role
-	Fit       bool          `json:"fit"`
-	Verdict   string        `json:"verdict"` // why it can or cannot lead
-	TTL       time.Duration `json:"ttl_ns"`
-	LeaseLeft time.Duration `json:"lease_left_ns,omitempty"` // until the lease's local deadline; of a primary
+	Service     string        `json:"service"`
+	Description string        `json:"description,omitempty"` // as defined
+	Node        string        `json:"node"`
+	Role        sdk.Role      `json:"role"`
+	Term        sdk.Term      `json:"term"`  // of the tenure here, else the last one known
+	Since       time.Time     `json:"since"` // in this role; wall time
+	Cause       string        `json:"cause"` // why it is in this role
+	Fit         bool          `json:"fit"`
+	Verdict     string        `json:"verdict"` // why it can or cannot lead
+	TTL         time.Duration `json:"ttl_ns"`
+	LeaseLeft   time.Duration `json:"lease_left_ns,omitempty"` // until the lease's local deadline; of a primary
 	// LeaseUntil is that deadline itself, on this machine's CLOCK_BOOTTIME: it
 	// does not age with the snapshot. Zero where no lease is held, or it proved not
 	// ours.

@@ -26,6 +26,7 @@ const (
 	slack      = 2 * time.Second // what an answer may take beyond the time that the daemon takes for it
 	silentTime = 4 * Beat
 	retryTime  = 500 * time.Millisecond // between two tries of a watch
+	maxKept    = 4                      // connections of a client that keeps some
 )
 
 // A Client asks one service's supervisor on this node. Its Cluster methods are
@@ -41,16 +42,32 @@ var _ supervisor.Cluster = (*Client)(nil)
 // NewClient returns a client of the socket in a service's runtime directory.
 // It connects when it is asked something.
 func NewClient(dir string) *Client {
-	socket := filepath.Join(dir, SocketName)
-	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true, // nothing to close, nothing left open
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			ctx, cancel := context.WithTimeout(ctx, dialTime)
-			defer cancel()
-			return dial(ctx, socket)
-		},
-	}}}
+	return newClient(dir, &http.Transport{DisableKeepAlives: true}) // nothing to close, nothing left open
 }
+
+// NewKeepingClient returns a client for who asks often: it keeps a connection
+// between two questions, for a while, and has a few at most at the same time.
+// Further questions wait for their turn. Close closes what it keeps.
+func NewKeepingClient(dir string) *Client {
+	return newClient(dir, &http.Transport{
+		MaxConnsPerHost:     maxKept,
+		MaxIdleConnsPerHost: maxKept,
+		IdleConnTimeout:     idleTime / 2, // so that it is this end that closes first
+	})
+}
+
+func newClient(dir string, t *http.Transport) *Client {
+	socket := filepath.Join(dir, SocketName)
+	t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, dialTime)
+		defer cancel()
+		return dial(ctx, socket)
+	}
+	return &Client{socket: socket, http: &http.Client{Transport: t}}
+}
+
+// Close closes the connections that are kept and that nobody uses now.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Status returns the member's status.
 func (c *Client) Status(ctx context.Context) (supervisor.Status, error) {
@@ -250,6 +267,7 @@ func exchange[T any](ctx context.Context, c *Client, d time.Duration, method, pa
 	if err := json.NewDecoder(res.Body).Decode(&v); err != nil {
 		return v, fmt.Errorf("read the answer from %s: %w", c.socket, causeOr(ctx, err))
 	}
+	_, _ = io.CopyN(io.Discard, res.Body, 512) // to its end, or the connection cannot be kept
 	return v, nil
 }
 

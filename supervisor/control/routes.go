@@ -133,6 +133,7 @@ func (s *Server) routes(wg *sync.WaitGroup) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		wg.Add(1) // from within a connection that Serve has not closed yet
 		defer wg.Done()
+		patience(w) // the one of the request before has run out
 		mux.ServeHTTP(w, r)
 	})
 }

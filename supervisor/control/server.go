@@ -24,6 +24,7 @@ const (
 	removeTime  = 10 * time.Minute // for forgetting a service, which waits for a whole ttl
 	headerTime  = 2 * time.Second  // for a request to arrive
 	writeTime   = 5 * time.Second  // for an answer, or a line of a watch, to be taken
+	idleTime    = 30 * time.Second // between two requests on a connection
 	goodbyeTime = 2 * time.Second  // for requests to end by themselves when the server ends
 )
 
@@ -92,7 +93,7 @@ func (s *Server) serve(ctx context.Context, l net.Listener) error {
 		ConnContext:       withGuest,
 		ReadHeaderTimeout: headerTime,
 		ReadTimeout:       writeTime,
-		IdleTimeout:       30 * time.Second,
+		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}

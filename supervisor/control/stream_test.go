@@ -3,8 +3,10 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,15 +28,16 @@ func (p pipes) Accept() (net.Conn, error) {
 func (p pipes) Close() error   { return nil }
 func (p pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
 
-func (p pipes) client() *Client {
-	return &Client{socket: "pipe", http: &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			here, there := net.Pipe()
-			p <- there
-			return here, nil
-		},
-	}}}
+func (p pipes) client() *Client { return p.through(NewClient("pipe")) }
+
+// through has a client connect by these pipes.
+func (p pipes) through(c *Client) *Client {
+	c.http.Transport.(*http.Transport).DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		here, there := net.Pipe()
+		p <- there
+		return here, nil
+	}
+	return c
 }
 
 // A watch on which nothing happens still says something every Beat.
@@ -118,3 +121,73 @@ var (
 	_ Member             = (*fakeMember)(nil)
 	_ supervisor.Cluster = (*fakeCluster)(nil)
 )
+
+// Who asks often keeps a connection, which is good for as long as they ask, and
+// closed when they do not any more.
+func TestKeptConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _, cluster := newServer("")
+		for i := range 100 { // an answer of several chunks
+			cluster.state.Candidates = append(cluster.state.Candidates, supervisor.Candidate{Node: supervisor.Node{Name: fmt.Sprint("db", i)}})
+		}
+		p := make(pipes)
+		ctx, cancel := context.WithCancel(t.Context())
+		served := make(chan error, 1)
+		go func() { served <- s.serve(ctx, p) }()
+		c := p.through(NewKeepingClient("pipe"))
+		dial, dials := c.http.Transport.(*http.Transport).DialContext, 0
+		c.http.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			dials++
+			return dial(ctx, network, addr)
+		}
+		for range 5 {
+			if got, err := c.Status(ctx); err != nil || got.Term != 7 {
+				t.Errorf("%v, %v", got, err)
+			}
+			time.Sleep(idleTime/2 - time.Second) // longer than an answer may take to be taken
+			if got, err := c.State(ctx, "orders"); err != nil || len(got.Candidates) != 100 {
+				t.Errorf("%d candidates, %v", len(got.Candidates), err)
+			}
+			time.Sleep(idleTime/2 - time.Second)
+			if _, err := ask[int](ctx, c, "/what-a-newer-client-asks"); err == nil || !strings.Contains(err.Error(), "404") {
+				t.Errorf("an unknown question: %v", err)
+			}
+		}
+		if dials != 1 {
+			t.Errorf("%d connections for questions in a row, want one", dials)
+		}
+		time.Sleep(idleTime / 2)
+		synctest.Wait()
+		if _, err := c.Status(ctx); err != nil || dials != 2 {
+			t.Errorf("after a long silence: %d connections, %v; want another one", dials, err)
+		}
+		c.Close()
+		cancel()
+		close(p)
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// The end of a server does not wait for connections that are kept.
+func TestKeptConnectionDoesNotHoldTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _, _ := newServer("")
+		p := make(pipes)
+		ctx, cancel := context.WithCancel(t.Context())
+		served := make(chan error, 1)
+		go func() { served <- s.serve(ctx, p) }()
+		c := p.through(NewKeepingClient("pipe"))
+		if _, err := c.Status(ctx); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		began := time.Now()
+		cancel()
+		close(p)
+		if err := <-served; err != nil || time.Since(began) != 0 {
+			t.Errorf("after %s: %v, want the end at once", time.Since(began), err)
+		}
+	})
+}
