@@ -105,7 +105,7 @@ func (a *app) root() *cobra.Command {
 	in("see", a.statusCommand(), a.watchCommand(), a.explainCommand(), a.historyCommand())
 	in("steer", a.switchoverCommand(), a.failoverCommand(), a.pauseCommand(), a.resumeCommand(),
 		a.drainCommand(), a.undrainCommand(), a.banCommand(), a.unbanCommand(), a.clearCommand(), a.removeCommand())
-	in("node", a.runCommand(), a.checkCommand(), a.reloadCommand(), a.enableCommand(), a.disableCommand(), a.logLevelCommand(), a.supportCommand(),
+	in("node", a.runCommand(), a.httpCommand(), a.checkCommand(), a.reloadCommand(), a.enableCommand(), a.disableCommand(), a.logLevelCommand(), a.supportCommand(),
 		a.pluginCommand(), a.notifyCommand(), a.versionCommand(), a.gateCommand(), a.cleanupCommand())
 	root.CompletionOptions.DisableNoDescFlag = true
 	root.InitDefaultCompletionCmd()

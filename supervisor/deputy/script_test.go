@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -32,8 +33,9 @@ import (
 
 // The scripts under testdata/script show what deputy does, as its users see
 // it. `deputy` in them is this test binary, and `stranger` is deputy run by a
-// user without any right. Each script has a part of etcd of its own; $HELLO is
-// the plugin of examples/plugin-go, $MOODY that of supervisor/plugin/testdata.
+// user without any right; `ask` prints what a URL answers. Each script has a part of etcd of its own; $HELLO is
+// the plugin of examples/plugin-go, $MOODY that of supervisor/plugin/testdata; nobody listens
+// at $LISTEN.
 //
 // Besides the commands of testscript there are:
 //
@@ -72,6 +74,11 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: false,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
+			listen, err := freeAddr()
+			if err != nil {
+				return err
+			}
+			env.Setenv("LISTEN", listen)
 			env.Setenv("ETCD", cluster.Endpoints()[0])
 			env.Setenv("HELLO", hello)
 			env.Setenv("MOODY", moody)
@@ -94,7 +101,33 @@ func TestScripts(t *testing.T) {
 
 func TestMain(m *testing.M) {
 	etcdtest.Main()
-	testscript.Main(m, map[string]func(){"deputy": main, "stranger": stranger})
+	testscript.Main(m, map[string]func(){"deputy": main, "stranger": stranger, "ask": ask})
+}
+
+// ask prints the status, what is allowed, and the body of what a URL answers.
+func ask() {
+	req, err := http.NewRequest(os.Args[1], os.Args[2], nil)
+	if err == nil {
+		var res *http.Response
+		if res, err = http.DefaultClient.Do(req); err == nil {
+			defer res.Body.Close()
+			fmt.Printf("%s %s\n", res.Status, res.Header.Get("Allow"))
+			_, err = io.Copy(os.Stdout, res.Body)
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "ask:", err)
+		os.Exit(1)
+	}
+}
+
+// freeAddr is an address of this machine at which nobody listens at this moment.
+func freeAddr() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
 }
 
 // stranger is deputy, run by somebody who may do nothing here.
