@@ -67,6 +67,7 @@ func arrows() []arrow {
 		{from: "supervisor/deputy", own: []string{ours}, others: []string{bubbletea, cobra, pflag, run, xsys, xsync, xterm}},
 
 		{from: "plugins/*", own: []string{"sdk", "plugins/endpoint", "plugins/kernelguard"}, any: true}, // libraries of plugins, themselves none
+		{from: "contrib/haproxy", own: []string{"supervisor/etcd/etcdtest"}},                            // its test, on a cluster of its own
 		{from: "contrib/*", own: []string{"sdk", "contrib/agents"}, any: true},                          // a library, as above
 		{from: "examples/plugin-go", own: []string{"sdk"}},
 		{from: "examples/plugin-go/*", own: []string{"sdk"}},

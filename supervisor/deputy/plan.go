@@ -19,8 +19,8 @@ type plan struct {
 	To      string     `json:"to"`
 	// Demotes and Promotes are the parts in their order, by the definition of this
 	// node; empty where it has none.
-	Demotes  []bound     `json:"demotes"`
-	Promotes []bound     `json:"promotes"`
+	Demotes  []bound       `json:"demotes"`
+	Promotes []bound       `json:"promotes"`
 	HandOver time.Duration `json:"hand_over_ns"` // it is undone when the old primary has not left after so long
 	All      time.Duration `json:"all_ns"`       // it has ended, well or not, after so long
 }
