@@ -104,6 +104,7 @@ func (m *Member) kill(ctx context.Context, plugin Plugin) error {
 func (m *Member) step(p *part, t sdk.Transition, r sdk.Result, dur time.Duration) {
 	m.mu.Lock()
 	m.doing = ""
+	p.tally.act(t.Action, r.Outcome, dur)
 	s := Step{Plugin: p.Name, Action: t.Action, Mode: t.Mode, Outcome: r.Outcome, Detail: r.Detail, Dur: dur}
 	if t.Action == sdk.Fence {
 		s.Victim = t.Primary.Node

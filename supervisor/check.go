@@ -107,7 +107,9 @@ func (m *Member) check(ctx context.Context, p *part) {
 		}
 
 		asked, cancel := context.WithTimeoutCause(ctx, policy.Timeout, fmt.Errorf("no answer within %s", policy.Timeout))
+		sent := time.Now()
 		h, err := plugin.Check(asked, role, term)
+		took := time.Since(sent)
 		if err != nil && asked.Err() != nil {
 			err = context.Cause(asked)
 		}
@@ -119,6 +121,7 @@ func (m *Member) check(ctx context.Context, p *part) {
 		grace := ph.on == OnPrimary && time.Since(began) < policy.StartGrace
 		var before, after health
 		m.update(func() {
+			p.tally.check(h, err, took)
 			if m.phase == ph {
 				before = p.health
 				p.health.count(h, policy, grace, early)

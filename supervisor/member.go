@@ -66,6 +66,7 @@ type Member struct {
 	away      error       // why this node leads nothing for now; nil when it may
 
 	transitions int // how many there were
+	tally       tally
 
 	// owned by the role's goroutine
 	scribe      *scribe
@@ -86,6 +87,7 @@ type part struct {
 	running  int                     // acts that have not ended, those given up included
 	hurry    chan struct{}           // has one when the next check must not wait
 	health   health
+	tally    partTally
 	renewing renewing
 	followed sdk.Term // the primary it was told of; by follow's goroutine, while there is one
 }
@@ -133,6 +135,7 @@ func NewMember(s Setup) (*Member, error) {
 		cause:     errors.New("not started"),
 		phase:     newPhase(sdk.RoleUnknown),
 		state:     State{Service: s.Service.Name},
+		tally:     newTally(),
 	}
 	for i, p := range s.Service.Parts {
 		m.parts = append(m.parts, newPart(p, s.Plugins[i]))
@@ -175,6 +178,7 @@ func (m *Member) become(next sdk.Role, t sdk.Term, cause error) {
 		m.mu.Unlock()
 		panic(fmt.Sprintf("service %s: role %s cannot become %s", m.service.Name, from, next))
 	}
+	m.tally.move(from, next, m.change.Reason)
 	m.role, m.since, m.cause, m.doing = next, time.Now(), cause, ""
 	m.phase.next(next, func(p *phase) {
 		m.phase = p
@@ -254,6 +258,7 @@ func (m *Member) observe(ctx context.Context) {
 			}
 			m.absent = absent(m.absent, m.state, s, m.node.Name, time.Now())
 			m.state, m.seen = s, true
+			m.tally.see(s, m.clock.Now())
 			if s.Vacant && m.ballot != s.Term.Term+1 {
 				m.ballot = s.Term.Term + 1
 				m.phase.poke()

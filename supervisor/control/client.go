@@ -80,6 +80,11 @@ func (c *Client) WatchStatus(ctx context.Context) iter.Seq2[supervisor.Status, e
 	return watch[supervisor.Status](ctx, c, "/watch")
 }
 
+// Figures returns what the member has counted.
+func (c *Client) Figures(ctx context.Context) (supervisor.Figures, error) {
+	return ask[supervisor.Figures](ctx, c, "/figures")
+}
+
 // Clear tells a blocked or failed member that an operator has put things right.
 func (c *Client) Clear(ctx context.Context) error { return c.order(ctx, "POST", "/clear", nil) }
 

@@ -58,6 +58,11 @@ func (m *fakeMember) Watch(ctx context.Context) iter.Seq[supervisor.Status] {
 	}
 }
 
+func (m *fakeMember) Figures() supervisor.Figures {
+	s, _ := m.now()
+	return supervisor.Figures{Service: s.Service, Node: s.Node, Role: s.Role}
+}
+
 func (m *fakeMember) Clear() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

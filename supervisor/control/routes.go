@@ -53,6 +53,7 @@ func (s *Server) routes(wg *sync.WaitGroup) http.Handler {
 	handle("GET /watch", read, func(w http.ResponseWriter, r *http.Request) {
 		stream(w, r, s.Member.Watch, s.Member.Status)
 	})
+	see("/figures", func(*http.Request) (any, error) { return s.Member.Figures(), nil })
 	see("/log-level", func(*http.Request) (any, error) { return s.Level.Get(), nil })
 	order("PUT /log-level", func(r *http.Request) error {
 		level, err := body[LogLevel](r)

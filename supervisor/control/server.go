@@ -51,6 +51,7 @@ type Reloaded struct {
 type Member interface {
 	Status() supervisor.Status
 	Watch(ctx context.Context) iter.Seq[supervisor.Status]
+	Figures() supervisor.Figures
 	Clear() error
 }
 

@@ -64,6 +64,7 @@ type Client struct {
 	ended     bool
 	wg        sync.WaitGroup
 	pulses    map[time.Duration]*pulse // the one that new leases hang on, by TTL
+	meters    map[time.Duration]*meter // of all pulses that there were, by TTL
 	sights    map[string]*sight        // of others' pulses, by ID
 	buried    map[string]struct{}      // pulses that this process deleted by compare
 	elections map[string]*election     // by service
@@ -101,6 +102,7 @@ func newClient(cfg Config, ways []kv) *Client {
 		calls:     make(chan struct{}, 16),
 		timing:    supervisor.NewTiming,
 		pulses:    make(map[time.Duration]*pulse),
+		meters:    make(map[time.Duration]*meter),
 		sights:    make(map[string]*sight),
 		buried:    make(map[string]struct{}),
 		elections: make(map[string]*election),

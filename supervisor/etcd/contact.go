@@ -6,16 +6,20 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/deputy-ha/deputy/supervisor"
 )
 
 // A contact is whether etcd answers, and does what is asked.
 type contact struct {
 	mu     sync.Mutex
-	last   time.Time // of the newest answer
-	silent hitch     // until something is answered
-	denied hitch     // until something is written
-	told   time.Time // when either was last changed
-	cure   string    // of the silence, where it is known
+	last   time.Time     // of the newest answer
+	silent hitch         // until something is answered
+	denied hitch         // until something is written
+	told   time.Time     // when either was last changed
+	broken time.Time     // since when either is one; zero while neither is
+	lost   time.Duration // all the times before
+	cure   string        // of the silence, where it is known
 	change signal
 }
 
@@ -56,8 +60,31 @@ func (c *contact) diagnose(cure string) {
 func (c *contact) ends(h *hitch) {
 	if !h.since.IsZero() {
 		*h = hitch{}
+		c.reckon()
 		c.change.tell()
 	}
+}
+
+// reckon takes note of whether something goes wrong from now on.
+func (c *contact) reckon() {
+	switch wrong := !c.hitch().since.IsZero(); {
+	case wrong && c.broken.IsZero():
+		c.broken = time.Now()
+	case !wrong && !c.broken.IsZero():
+		c.lost += time.Since(c.broken)
+		c.broken = time.Time{}
+	}
+}
+
+// figures are those of supervisor.Meter.
+func (c *contact) figures() supervisor.Contact {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f := supervisor.Contact{Reachable: c.broken.IsZero() && !c.last.IsZero(), Unreachable: c.lost, Last: c.last}
+	if !c.broken.IsZero() {
+		f.Unreachable += time.Since(c.broken)
+	}
+	return f
 }
 
 // fails takes note of a call that etcd did not answer, or denied.
@@ -80,6 +107,7 @@ func (c *contact) fails(err error) {
 			return
 		}
 		t.since = now
+		c.reckon()
 	} else if now.Sub(c.told) < time.Second {
 		return // endpoints fail in turns, and each change is told to everybody
 	}

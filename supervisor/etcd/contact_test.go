@@ -46,3 +46,32 @@ func TestContactNeverMadeIsLostAtTheFirstFailure(t *testing.T) {
 		t.Error("got reachable, though nothing ever answered")
 	}
 }
+
+func TestContactCountsTheTimeItIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c contact
+		if f := c.figures(); f.Reachable || f.Unreachable != 0 {
+			t.Errorf("before anything was asked got %+v", f)
+		}
+		c.answers()
+		last := time.Now()
+		if f := c.figures(); !f.Reachable || !f.Last.Equal(last) {
+			t.Errorf("after an answer got %+v", f)
+		}
+		time.Sleep(attemptTimeout)
+		c.fails(errNoAnswer)
+		time.Sleep(time.Second)
+		c.fails(errDenied) // both at once count once
+		if f := c.figures(); f.Reachable || f.Unreachable != time.Second {
+			t.Errorf("after a second of silence got %+v", f)
+		}
+		time.Sleep(time.Second)
+		c.answers() // yet it denies
+		time.Sleep(time.Second)
+		c.obeys()
+		time.Sleep(time.Second)
+		if f := c.figures(); !f.Reachable || f.Unreachable != 3*time.Second {
+			t.Errorf("after three seconds of trouble that are over got %+v", f)
+		}
+	})
+}

@@ -29,6 +29,7 @@ type pulse struct {
 	wake   chan struct{} // asks for a pulse now
 	view   *view         // the record as the watch tells of it
 	feed   *feed
+	meter  *meter
 
 	mu      sync.Mutex
 	count   uint64 // of the last value sent
@@ -95,6 +96,7 @@ func (c *Client) pulseLocked(ttl time.Duration) *pulse {
 	p := c.pulses[ttl]
 	if p == nil {
 		p = newPulse(c, ttl)
+		p.meter = c.meter(ttl)
 		c.pulses[ttl] = p
 		c.spawnLocked(p.run)
 	}
@@ -272,6 +274,9 @@ func (p *pulse) beat(ctx context.Context) (again bool, err error) {
 	rctx, cancel := context.WithTimeoutCause(ctx, p.timing.Renew, errNoAnswer)
 	defer cancel()
 	r, err := p.c.txnHedged(rctx, min(hedgeDelay, p.timing.Renew/4), t)
+	if took := p.c.clock.Now().Sub(now.sent); ctx.Err() == nil {
+		p.meter.count(took, err == nil && (r.OK || r.first(0).exists()))
+	}
 	if err != nil {
 		return false, nil // nothing is known, so nothing is extended
 	}

@@ -2,9 +2,12 @@ package plugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/deputy-ha/deputy/supervisor"
 )
 
 // The delays before a process that has ended by itself is started again: they
@@ -34,6 +37,7 @@ func (p *Process) keep(ctx context.Context, l *life) {
 		if !l.await(deathTime) {
 			p.log.Error("plugin could not be killed", "process", l.run.String())
 		}
+		p.ended(l.killed())
 		switch why := l.killed(); {
 		case why != nil: // for a reason that is over now
 			p.log.Warn("plugin was killed and starts again", "cause", why)
@@ -48,6 +52,32 @@ func (p *Process) keep(ctx context.Context, l *life) {
 		}
 	}
 }
+
+// ended counts the end of a process that nobody had asked to end, by why it was
+// killed, if it was.
+func (p *Process) ended(why error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case why == nil:
+		p.ends.Crashes++
+	case errors.Is(why, ErrFrozen):
+		p.ends.Freezes++
+	default:
+		p.ends.Kills++
+	}
+}
+
+// Restarts are how often another process had to be started in place of one.
+func (p *Process) Restarts() supervisor.Restarts {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := p.ends
+	r.Starts = uint64(p.failed)
+	return r
+}
+
+var _ supervisor.Restarter = (*Process)(nil)
 
 // again starts a process in place of one that has ended, until that works or
 // ctx ends.

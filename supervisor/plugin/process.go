@@ -37,12 +37,13 @@ type Process struct {
 	took    time.Duration    // by Open
 	term    sdk.Term         // the highest of an act
 	open    bool
-	now     *life              // takes calls; nil while none does
-	lives   map[*life]struct{} // of which something may be left
-	changed chan struct{}      // closed, and replaced, when the above or below changes
-	why     error              // there is no life now
-	due     time.Time          // of the next start; zero while one is under way
-	failed  int                // starts that came to nothing
+	now     *life               // takes calls; nil while none does
+	lives   map[*life]struct{}  // of which something may be left
+	changed chan struct{}       // closed, and replaced, when the above or below changes
+	why     error               // there is no life now
+	due     time.Time           // of the next start; zero while one is under way
+	failed  int                 // starts that came to nothing
+	ends    supervisor.Restarts // but for those
 
 	hurry chan struct{} // has one when a start must not wait
 	stop  context.CancelCauseFunc

@@ -18,6 +18,7 @@ import (
 
 	"github.com/deputy-ha/deputy/sdk"
 	"github.com/deputy-ha/deputy/sdk/wire"
+	"github.com/deputy-ha/deputy/supervisor"
 )
 
 // during runs f in a context that ends, because the lease is lost, once the
@@ -188,6 +189,9 @@ func TestFrozenProcessIsNoticedWithoutAnAct(t *testing.T) {
 			t.Errorf("held for frozen after %s", took)
 		}
 	}
+	if got, want := s.Restarts(), (supervisor.Restarts{Freezes: 2}); got != want {
+		t.Errorf("counted %+v, want %+v", got, want)
+	}
 	// A call that takes long is no sign of that.
 	s = opened(t, map[string]any{"check": "busy=1500ms"})
 	pid := s.PID()
@@ -290,6 +294,9 @@ func TestProcessThatKeepsEnding(t *testing.T) {
 	within(t, 5*time.Second, func() { s.does(act(sdk.Promote, long), sdk.OutcomeDone, "") })
 	if d := s.Describe(); !d.Can(sdk.CanPromote) || d.Name != "bare" {
 		t.Errorf("forgets what it is: %+v", d)
+	}
+	if r := s.Restarts(); r.Crashes != 1 || r.Starts == 0 || r.Freezes+r.Kills != 0 {
+		t.Errorf("counted %+v, want one crash, and starts that came to nothing", r)
 	}
 }
 
