@@ -22,7 +22,7 @@ const (
 	cobra     = "github.com/spf13/cobra"
 	pflag     = "github.com/spf13/pflag"
 	run       = "github.com/oklog/run"
-	metrics   = "github.com/prometheus/client_golang"
+	metrics   = "github.com/prometheus/common" // what reads and writes metrics, for tests
 	netlink   = "github.com/vishvananda/netlink"
 	xsync     = "golang.org/x/sync"
 	xsys      = "golang.org/x/sys"

@@ -14,6 +14,8 @@ import (
 type fakeNode struct {
 	status func(ctx context.Context, service string) (supervisor.Status, sdk.Instant, error)
 	names  []string
+	// figures are those of a service; without it there are none but its name.
+	figures func(ctx context.Context, service string) (supervisor.Figures, error)
 
 	mu    sync.Mutex
 	asked []string
@@ -40,6 +42,13 @@ func (n *fakeNode) Report(ctx context.Context, service string) (supervisor.Repor
 }
 
 func (n *fakeNode) History(context.Context, string) ([]supervisor.Change, error) { return nil, nil }
+
+func (n *fakeNode) Figures(ctx context.Context, service string) (supervisor.Figures, error) {
+	if n.figures == nil {
+		return supervisor.Figures{Service: service}, nil
+	}
+	return n.figures(ctx, service)
+}
 
 // questionsAsked is how often supervisors were asked.
 func (n *fakeNode) questionsAsked() int {

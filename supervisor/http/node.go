@@ -20,4 +20,6 @@ type Node interface {
 	Report(ctx context.Context, service string) (supervisor.Report, error)
 	// History returns the service's changes of role, oldest first.
 	History(ctx context.Context, service string) ([]supervisor.Change, error)
+	// Figures returns what the service's supervisor has counted and timed.
+	Figures(ctx context.Context, service string) (supervisor.Figures, error)
 }

@@ -25,6 +25,7 @@ func routes(n Node, log *slog.Logger, now func() sdk.Instant) http.Handler {
 	r := &reports{node: n, log: log}
 	mux.HandleFunc("GET /services", r.all)
 	mux.HandleFunc("GET /services/{service}", r.one)
+	mux.Handle("GET /metrics", metrics(n, now))
 	mux.HandleFunc("GET /healthz", alive)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
