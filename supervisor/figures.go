@@ -40,6 +40,7 @@ type Figures struct {
 	Promotions map[Result]uint64     `json:"promotions"` // success or failure
 	Demotions  map[Result]uint64     `json:"demotions"`  // success, failure or undone
 	Parts      []PartFigures         `json:"parts"`
+	HookBounds []time.Duration       `json:"hook_bounds_ns"` // of the histograms in Parts
 
 	Renewals *Renewals `json:"renewals,omitempty"` // nil where the elector has no figures
 	Contact  *Contact  `json:"contact,omitempty"`  // likewise
@@ -99,8 +100,9 @@ type Restarter interface {
 // Renewals are the pulses by which this process renews its leases of one TTL.
 // There are as many whether or not it holds one.
 type Renewals struct {
-	Took     Histogram `json:"took"`     // those that were acknowledged
-	Failures uint64    `json:"failures"` // those that were not
+	Bounds   []time.Duration `json:"bounds_ns"` // of Took
+	Took     Histogram       `json:"took"`      // those that were acknowledged
+	Failures uint64          `json:"failures"`  // those that were not
 }
 
 // A Contact is whether the records answer and do what is asked.
@@ -116,17 +118,11 @@ type Meter interface {
 	Contact() Contact
 }
 
-// A Histogram counts durations by fixed bounds. The zero Histogram has none yet;
-// it is not safe for use by several goroutines.
+// A Histogram counts durations by bounds that whoever has it knows. It is not safe
+// for use by several goroutines.
 type Histogram struct {
-	Bounds []time.Duration `json:"le_ns"` // upper, ascending; never changed
-	Counts []uint64        `json:"n"`     // up to each bound and above the one before; the last is above all
-	Sum    time.Duration   `json:"sum_ns"`
-}
-
-// NewHistogram returns a Histogram of these bounds, which ascend.
-func NewHistogram(bounds ...time.Duration) Histogram {
-	return Histogram{Bounds: bounds, Counts: make([]uint64, len(bounds)+1)}
+	Counts []uint64      `json:"n"` // up to each bound and above the one before; the last is above all
+	Sum    time.Duration `json:"sum_ns"`
 }
 
 // RenewalBounds suit what etcd takes for a write: the time that a pulse has is
@@ -142,9 +138,12 @@ func HookBounds() []time.Duration {
 	return []time.Duration{5 * ms, 10 * ms, 25 * ms, 50 * ms, 100 * ms, 250 * ms, 500 * ms, 1000 * ms, 5000 * ms, 30000 * ms}
 }
 
-// Add counts one duration.
-func (h *Histogram) Add(d time.Duration) {
-	i, _ := slices.BinarySearch(h.Bounds, d)
+// Add counts one duration by bounds, which ascend and are the same each time.
+func (h *Histogram) Add(bounds []time.Duration, d time.Duration) {
+	if h.Counts == nil {
+		h.Counts = make([]uint64, len(bounds)+1)
+	}
+	i, _ := slices.BinarySearch(bounds, d)
 	h.Counts[i]++
 	h.Sum += d
 }
@@ -222,9 +221,9 @@ func (t *partTally) act(a sdk.Action, o sdk.Outcome, took time.Duration) {
 	i := slices.IndexFunc(t.hooks, func(h HookFigures) bool { return h.Act == a && h.Outcome == o })
 	if i < 0 {
 		i = len(t.hooks)
-		t.hooks = append(t.hooks, HookFigures{Act: a, Outcome: o, Took: NewHistogram(HookBounds()...)})
+		t.hooks = append(t.hooks, HookFigures{Act: a, Outcome: o})
 	}
-	t.hooks[i].Took.Add(took)
+	t.hooks[i].Took.Add(HookBounds(), took)
 }
 
 // check counts one check.
@@ -271,7 +270,7 @@ func (m *Member) figures() (f Figures, plugins []Plugin) {
 		Service: m.service.Name, Node: m.node.Name, Version: m.node.Version, Began: m.tally.began,
 		Role: m.role, Since: m.since, Term: s.Term.Term, TTL: m.service.TTL,
 		Paused: s.Pause.active(time.Now()), Drained: m.away != nil || s.IsDrained(m.node.Name), Reserved: s.Reservation.Binds(),
-		Seen: led(s), Members: len(s.Candidates), Leaderless: m.tally.leaderless,
+		Seen: led(s), Members: len(s.Candidates), Leaderless: m.tally.leaderless, HookBounds: HookBounds(),
 		Tenures: maps.Clone(m.tally.tenures), Promotions: maps.Clone(m.tally.promotions), Demotions: maps.Clone(m.tally.demotions),
 	}
 	f.Fit, _ = m.fitness()

@@ -104,15 +104,18 @@ func hooks(f supervisor.Figures, part string, a sdk.Action, o sdk.Outcome) (n ui
 }
 
 func TestHistogramCountsByBounds(t *testing.T) {
-	h := supervisor.NewHistogram(time.Second, time.Minute)
-	before := h.Clone()
+	bounds := []time.Duration{time.Second, time.Minute}
+	var h, before supervisor.Histogram
 	for _, d := range []time.Duration{0, time.Second, time.Second + 1, time.Minute, time.Hour} {
-		h.Add(d)
+		h.Add(bounds, d)
+		if before.Counts == nil {
+			before = h.Clone()
+		}
 	}
 	if h.Counts[0] != 2 || h.Counts[1] != 2 || h.Counts[2] != 1 || h.Sum != time.Hour+time.Minute+2*time.Second+1 {
 		t.Errorf("got %v, %s", h.Counts, h.Sum)
 	}
-	if before.Counts[0] != 0 {
+	if before.Counts[0] != 1 {
 		t.Error("a clone changes with what it is of")
 	}
 }

@@ -17,7 +17,7 @@ type meter struct {
 func (c *Client) meter(ttl time.Duration) *meter {
 	m := c.meters[ttl]
 	if m == nil {
-		m = &meter{n: supervisor.Renewals{Took: supervisor.NewHistogram(supervisor.RenewalBounds()...)}}
+		m = &meter{n: supervisor.Renewals{Bounds: supervisor.RenewalBounds()}}
 		c.meters[ttl] = m
 	}
 	return m
@@ -28,7 +28,7 @@ func (m *meter) count(took time.Duration, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if ok {
-		m.n.Took.Add(took)
+		m.n.Took.Add(m.n.Bounds, took)
 	} else {
 		m.n.Failures++
 	}

@@ -18,7 +18,7 @@ import (
 
 // scrapeTime bounds how long a scrape waits for supervisors, well within the
 // ten seconds that Prometheus waits for a scrape.
-const scrapeTime = time.Second
+const scrapeTime = 2 * time.Second
 
 var errScraped = errors.New("no answer within the time of a scrape")
 
@@ -200,18 +200,19 @@ func (s *samples) whole(suffix string, n uint64, values []string, le string) {
 }
 
 // histogram adds a histogram.
-func (s *samples) histogram(h supervisor.Histogram, values ...string) {
-	if len(h.Counts) != len(h.Bounds)+1 {
-		return // another version's, which means something else by it
+func (s *samples) histogram(bounds []time.Duration, h supervisor.Histogram, values ...string) {
+	if len(h.Counts) != len(bounds)+1 {
+		return // there are none yet, or another version means something else by it
 	}
 	var sum uint64
 	var le [32]byte
-	for i, b := range h.Bounds {
+	for i, b := range bounds {
 		sum += h.Counts[i]
 		s.whole("_bucket", sum, values, string(s.appendFloat(le[:0], b.Seconds())))
 	}
-	s.whole("_bucket", sum+h.Counts[len(h.Bounds)], values, "+Inf")
-	s.summary(sum+h.Counts[len(h.Bounds)], h.Sum, values...)
+	sum += h.Counts[len(bounds)]
+	s.whole("_bucket", sum, values, "+Inf")
+	s.summary(sum, h.Sum, values...)
 }
 
 // summary adds a summary without quantiles.

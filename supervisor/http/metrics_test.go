@@ -29,10 +29,9 @@ import (
 
 // all are figures in which there is something of everything.
 func all(service string) supervisor.Figures {
-	took := func(bounds []time.Duration, each ...time.Duration) supervisor.Histogram {
-		h := supervisor.NewHistogram(bounds...)
+	took := func(bounds []time.Duration, each ...time.Duration) (h supervisor.Histogram) {
 		for _, d := range each {
-			h.Add(d)
+			h.Add(bounds, d)
 		}
 		return h
 	}
@@ -43,6 +42,7 @@ func all(service string) supervisor.Figures {
 		Tenures:    map[sdk.Reason]uint64{sdk.ReasonElection: 1, sdk.ReasonFailover: 2},
 		Promotions: map[supervisor.Result]uint64{supervisor.ResultSuccess: 3, supervisor.ResultFailure: 0},
 		Demotions:  map[supervisor.Result]uint64{supervisor.ResultSuccess: 2, supervisor.ResultFailure: 0, supervisor.ResultUndone: 1},
+		HookBounds: supervisor.HookBounds(),
 		Parts: []supervisor.PartFigures{
 			{
 				Name: "mysql", Use: "mysql", Promoted: true, Checked: true, Fit: true,
@@ -62,7 +62,7 @@ func all(service string) supervisor.Figures {
 				Restarts: &supervisor.Restarts{},
 			},
 		},
-		Renewals: &supervisor.Renewals{Took: took(supervisor.RenewalBounds(), 2*time.Millisecond, 3*time.Millisecond), Failures: 4},
+		Renewals: &supervisor.Renewals{Bounds: supervisor.RenewalBounds(), Took: took(supervisor.RenewalBounds(), 2*time.Millisecond, 3*time.Millisecond), Failures: 4},
 		Contact:  &supervisor.Contact{Reachable: true, Unreachable: 2 * time.Second, Last: time.Unix(3000, 0)},
 	}
 }

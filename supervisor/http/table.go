@@ -70,7 +70,7 @@ func table() []metric {
 		}},
 		{"deputy_lease_renewal_duration_seconds", histogram, nil, "What etcd took to acknowledge a renewal; nodes without a lease send them, too.", func(a *answer, _ sdk.Instant, s *samples) {
 			if a.Renewals != nil {
-				s.histogram(a.Renewals.Took)
+				s.histogram(a.Renewals.Bounds, a.Renewals.Took)
 			}
 		}},
 		{"deputy_lease_renewal_failures_total", counter, nil, "Renewals that were not acknowledged in their time.", func(a *answer, _ sdk.Instant, s *samples) {
@@ -91,7 +91,7 @@ func table() []metric {
 		{"deputy_hook_duration_seconds", histogram, []string{"plugin", "act", "outcome"}, "What one attempt of a plugin at an act took.", func(a *answer, _ sdk.Instant, s *samples) {
 			for _, p := range a.Parts {
 				for _, h := range p.Hooks {
-					s.histogram(h.Took, p.Name, string(h.Act), string(h.Outcome))
+					s.histogram(a.HookBounds, h.Took, p.Name, string(h.Act), string(h.Outcome))
 				}
 			}
 		}},
