@@ -53,6 +53,7 @@ import (
 //	terminal FILE CMD… runs CMD on a terminal: of FILE a line "wait TEXT" waits until that has been shown,
 //	                   another one is typed
 //	webhook FILE       begins a webhook whose address is in FILE.url; it notes in FILE what it is sent
+//	scrape NODE SERVICE REGEXP  until a whole line of what the node NODE tells Prometheus matches, for at most 20s
 //	killed NOTE        kills the process that moody has noted last with that call
 func TestScripts(t *testing.T) {
 	cluster := etcdtest.StartT(t, etcdtest.Options{
@@ -88,7 +89,7 @@ func TestScripts(t *testing.T) {
 			return prepare(env.WorkDir)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"node": node, "until": until, "signal": signalNode, "unreachable": unreachable, "etcd": ownEtcd, "edit": edit, "exits": exits, "twin": twin, "killed": killed, "upgrade": upgrade, "terminal": terminal, "systemd": underSystemd, "webhook": webhook,
+			"node": node, "until": until, "signal": signalNode, "unreachable": unreachable, "etcd": ownEtcd, "edit": edit, "exits": exits, "twin": twin, "killed": killed, "upgrade": upgrade, "terminal": terminal, "systemd": underSystemd, "webhook": webhook, "scrape": scrapeNode,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
