@@ -35,6 +35,7 @@ func (a *app) httpCommand() *cobra.Command {
 			"  GET /services/NAME/healthy  200 while it is primary or standby and its checks pass\n" +
 			"  GET /services/NAME          a report, as in `deputy status -o json`\n" +
 			"  GET /services               the reports of all services that run here\n" +
+			"  GET /metrics                what Prometheus reads, see deputy-metrics(7)\n" +
 			"  GET /healthz                200 while this process itself answers\n\n" +
 			"The first three also answer HEAD and OPTIONS, have a JSON body that tells why, and are\n" +
 			"bound to the lease: no 200 for primary is sent from the moment on at which another node\n" +
@@ -198,6 +199,11 @@ func (k *sockets) Report(ctx context.Context, service string) (supervisor.Report
 	r := supervisor.NewReport(s.State, &s)
 	r.Description = s.Description
 	return r, nil
+}
+
+// Figures returns what the service's supervisor has counted and timed.
+func (k *sockets) Figures(ctx context.Context, service string) (supervisor.Figures, error) {
+	return put(k, service, func(c *control.Client) (supervisor.Figures, error) { return c.Figures(ctx) })
 }
 
 // History returns the service's changes of role, as its supervisor reads them.

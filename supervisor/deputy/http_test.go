@@ -23,6 +23,8 @@ import (
 // A sitter is a member that is primary of three nodes, for ever.
 type sitter string
 
+func (s sitter) Figures() supervisor.Figures { return supervisor.Figures{} }
+
 func (s sitter) Status() supervisor.Status {
 	name := string(s)
 	st := supervisor.Status{

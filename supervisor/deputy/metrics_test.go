@@ -95,7 +95,7 @@ func serveMany(tb testing.TB, n int) asked {
 		}
 		s := &control.Server{
 			Socket: filepath.Join(own, control.SocketName), Member: counted{figures: plausible(name)},
-			Level: new(slog.LevelVar), Log: slog.New(slog.DiscardHandler),
+			Level: new(control.Level), Log: slog.New(slog.DiscardHandler),
 		}
 		serving.Go(func() {
 			if err := s.Serve(ctx); err != nil {
