@@ -85,8 +85,16 @@ func (a *app) serveHTTP(ctx context.Context, address string, log *slog.Logger) e
 		}
 	}
 	tell("READY=1", "STATUS=serves at "+l.Addr().String())
-	ends := context.AfterFunc(ctx, func() { tell("STOPPING=1") })
-	defer ends()
+	told := make(chan struct{})
+	served := context.AfterFunc(ctx, func() {
+		defer close(told)
+		tell("STOPPING=1")
+	})
+	defer func() {
+		if !served() {
+			<-told
+		}
+	}()
 	return http.Serve(ctx, l, http.New(k, log), log)
 }
 
