@@ -27,6 +27,9 @@ func routes(n Node, log *slog.Logger, now func() sdk.Instant) http.Handler {
 	mux.HandleFunc("GET /services/{service}", r.one)
 	mux.Handle("GET /metrics", metrics(n, now))
 	mux.HandleFunc("GET /healthz", alive)
+	status := page(n)
+	mux.Handle("GET /{$}", status)
+	mux.Handle("GET /page/", status)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		if r.ContentLength != 0 { // -1: of unknown length
