@@ -182,8 +182,8 @@ func TestPageTellsWhatNeedsSomebody(t *testing.T) {
 	_, page := fetch(t, page(s), "/")
 	text := words(page)
 	contains(
-		t, text, "! 1 of 3 services needs somebody 3 services on 3 nodes", "What needs somebody ! c-lost", "no primary: n1 was lost, its lease ran out who could lead, and what keeps them deputy explain c-lost",
-		"paused until resumed by bob (upgrade) ends the pause deputy resume a-paused",
+		t, text, "! 1 of 3 services needs somebody 3 services on 3 nodes", "What needs somebody ! c-lost", "no primary: n1 was lost, its lease ran out type deputy explain c-lost",
+		"paused until resumed by bob (upgrade)", "type deputy resume a-paused",
 	)
 	lost, paused := strings.Index(page, `id="urgent-c-lost"`), strings.Index(page, `id="urgent-a-paused"`)
 	if lost < 0 || paused < lost {
@@ -202,7 +202,7 @@ func TestPageTellsWhatToType(t *testing.T) {
 		want string // a command among the advice
 		text string
 	}{
-		{"etcd is away", func(r *supervisor.Report) { r.Unreachable = "since 9s: connection refused" }, "deputy check db --deep", "etcd cannot be reached"},
+		{"etcd is away", func(r *supervisor.Report) { r.Unreachable = "since 9s: connection refused" }, "deputy check --deep", "etcd cannot be reached"},
 		{"blocked here", func(r *supervisor.Report) {
 			r.Nodes[1].Role, r.Local.Role, r.Local.Cause = sdk.RoleBlocked, sdk.RoleBlocked, "vip did not demote"
 		}, "deputy clear db", "n2 is blocked: vip did not demote"},
@@ -212,7 +212,7 @@ func TestPageTellsWhatToType(t *testing.T) {
 		{"paused", func(r *supervisor.Report) { r.Pause = &supervisor.Pause{Until: now.Add(time.Hour)} }, "deputy resume db", "paused until"},
 		{"handed over", func(r *supervisor.Report) {
 			r.Reservation = &supervisor.Reservation{To: "n2", Reason: sdk.ReasonSwitchover, State: supervisor.Asked}
-		}, "deputy explain db", "switchover to n2, asked"},
+		}, "", "switchover to n2, asked"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r, past := healthy("db", now)

@@ -255,9 +255,6 @@ func newCard(name string, a answered, err error, now time.Time) card {
 
 // told puts in what the report says.
 func (c *card) told(now time.Time) {
-	matter := func(w supervisor.Weight, text string) {
-		c.Matters = append(c.Matters, supervisor.Remark{Text: text, Weight: w})
-	}
 	for _, m := range c.Remarks(now) {
 		if m.Weight == supervisor.WeightPast {
 			c.Notes = append(c.Notes, m)
@@ -269,15 +266,11 @@ func (c *card) told(now time.Time) {
 		c.Lead, c.Since = fmt.Sprintf("%s is %s", p.Node, p.State), since(p.Since, now)
 		if p.State == sdk.RolePromoting || p.State == sdk.RoleDemoting {
 			if c.Local == nil || c.Local.Doing == "" { // else that says more
-				matter(supervisor.WeightOdd, c.Lead)
+				c.Matters = append(c.Matters, supervisor.Remark{Text: c.Lead, Weight: supervisor.WeightOdd})
 			}
 		}
 	}
 	for _, n := range c.Nodes {
-		// Of its own node the report has remarked that.
-		if stuck(n.Role) && (c.Local == nil || c.Local.Node != n.Node) {
-			matter(supervisor.WeightWrong, fmt.Sprintf("%s is %s: %s", n.Node, n.Role, n.Verdict))
-		}
 		r := newRow(n, now)
 		if !c.Silent.IsZero() {
 			r.LeaseLeft = 0 // it was so much then
@@ -285,9 +278,6 @@ func (c *card) told(now time.Time) {
 		c.Rows = append(c.Rows, r)
 	}
 }
-
-// stuck reports whether a role is one that waits for an operator.
-func stuck(r sdk.Role) bool { return r == sdk.RoleBlocked || r == sdk.RoleFailed }
 
 func newRow(n supervisor.NodeReport, now time.Time) row {
 	r := row{NodeReport: n, Age: since(n.Since, now), Trust: "quiet"}
@@ -318,40 +308,41 @@ func since(t, now time.Time) string {
 	return supervisor.Age(now.Sub(t))
 }
 
-// advise tells what to type about a service, the most telling first. What is
-// to be typed as it stands names nothing that a shell would understand.
+// plain is a name that a shell takes as it stands.
+var plain = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
+
+// advise tells what to type about a service, the most telling first: what its
+// remarks say. What has a strange name is not to be copied into a shell.
 func advise(r supervisor.Report, silent bool, now time.Time) (all []advice) {
-	plain := regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
-	say := func(what, format, name string) {
-		if a := (advice{fmt.Sprintf(format, name), what}); plain.MatchString(name) && !slices.Contains(all, a) {
+	if !plain.MatchString(r.Service) {
+		return nil
+	}
+	if silent {
+		return []advice{
+			{"systemctl status deputy@" + r.Service, "is its supervisor running"},
+			{"journalctl -u deputy@" + r.Service + " -n 50", "what it said last"},
+		}
+	}
+	say := func(a advice) {
+		if a.Command != "" && !slices.Contains(all, a) {
 			all = append(all, a)
 		}
 	}
-	if silent {
-		say("is its supervisor running", "systemctl status deputy@%s", r.Service)
-		say("what it said last", "journalctl -u deputy@%s -n 50", r.Service)
-		return all
-	}
-	if r.Problem != "" || r.Unreachable != "" {
-		say("asks etcd and each plugin", "deputy check %s --deep", r.Service)
-	} else if r.Primary == nil || r.Vacant {
-		say("who could lead, and what keeps them", "deputy explain %s", r.Service)
-	}
-	for _, n := range r.Nodes {
-		if stuck(n.Role) {
-			say("on "+n.Node+", once it acts as primary no more", "deputy clear %s", r.Service)
+	for _, m := range r.Remarks(now) {
+		switch {
+		case m.On == "":
+			say(advice{m.Command, "type"})
+		case plain.MatchString(m.On):
+			say(advice{m.Command, "type on " + m.On})
 		}
 	}
-	if r.Pause != nil && (r.Pause.Until.IsZero() || r.Pause.Until.After(now)) {
-		say("ends the pause", "deputy resume %s", r.Service)
-	}
 	for _, n := range r.Nodes {
-		if n.Drained {
-			say("lets it lead again", "deputy undrain %s", n.Node)
+		if n.Drained && plain.MatchString(n.Node) {
+			say(advice{"deputy undrain " + n.Node, "lets it lead again"})
 		}
-	}
-	if v := r.Reservation; v.Binds() {
-		say("each step of it", "deputy explain %s", r.Service)
+		if n.Banned && plain.MatchString(n.Node) {
+			say(advice{"deputy unban " + r.Service + " " + n.Node, "lets it lead this service again"})
+		}
 	}
 	return all
 }
