@@ -19,6 +19,7 @@ const (
 	systemd   = "github.com/coreos/go-systemd"
 	dbus      = "github.com/godbus/dbus"
 	bubbletea = "charm.land/bubbletea/v2"
+	chromedp  = "github.com/chromedp" // a browser's wire
 	cobra     = "github.com/spf13/cobra"
 	pflag     = "github.com/spf13/pflag"
 	run       = "github.com/oklog/run"
@@ -79,7 +80,7 @@ func arrows() []arrow {
 // forTests is what any test may import on top.
 func forTests() (own, others []string) {
 	return []string{"supervisor/supervisortest", "sdk/sdktest", "sdk/wire", "plugins/endpoint/endpointtest", "plugins/kernelguard/netlab"},
-		[]string{"github.com/google/go-cmp", "github.com/rogpeppe/go-internal", "github.com/vishvananda", xsync, xsys}
+		[]string{"github.com/google/go-cmp", "github.com/rogpeppe/go-internal", "github.com/vishvananda", chromedp, xsync, xsys}
 }
 
 func TestWhoImportsWhom(t *testing.T) {

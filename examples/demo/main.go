@@ -30,15 +30,20 @@ Flags:
 `
 
 func main() {
-	etcdtest.Main() // never returns in a member of etcd
+	runAsPart()
+	os.Exit(run())
+}
+
+// runAsPart never returns in a member of etcd or a node, which are this program too.
+func runAsPart() {
+	etcdtest.Main()
 	if len(os.Args) > 1 && os.Args[1] == "node" {
 		if err := runNode(os.Args[2:]); err != nil {
 			fmt.Fprintln(os.Stderr, "demo: node:", err)
 			os.Exit(1)
 		}
-		return
+		os.Exit(0)
 	}
-	os.Exit(run())
 }
 
 // errSignal ends everything because somebody asked for it.

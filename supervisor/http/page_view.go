@@ -385,7 +385,7 @@ func hosts(v pageView) []host {
 			switch {
 			case supervisor.Holds(n.Role):
 				h.Leads = append(h.Leads, c.Service)
-			case n.Present:
+			case n.Present && n.Role != sdk.RoleUnknown:
 				h.Stands++
 			}
 			if !n.Present || !n.Fit {
