@@ -138,6 +138,9 @@ func (l *lab) play(t *testing.T, what scenario) {
 				t.Errorf("%s: two at once: %s", w.name, o)
 			}
 		}
+		for _, o := range prober.Overlaps(l.health.acts(s.began)) {
+			t.Errorf("%s over HTTP: two at once: %s", l.health.service, o)
+		}
 		if t.Failed() || os.Getenv("DEPUTY_E2E_TELL") != "" {
 			s.tell(since)
 		}

@@ -42,6 +42,7 @@ type lab struct {
 	orders   *watched   // the first of them
 	probe    *prober.Prober
 	notes    *notes
+	health   *health // of orders
 	figures  *figures
 	probing  errgroup.Group
 	stop     context.CancelFunc
@@ -111,6 +112,10 @@ func openLab(ctx context.Context, dir string, r release, what setup, f *figures)
 		h.own.Ask(netip.AddrPortFrom(h.addr, answersPort))
 		l.hosts = append(l.hosts, h)
 	}
+	l.health = &health{service: l.orders.name}
+	for _, h := range l.hosts {
+		l.probing.Go(func() error { return l.health.ask(probing, h) })
+	}
 	return l, l.each(func(h *host) error { return l.fresh(ctx, h) })
 }
 
@@ -179,6 +184,9 @@ func (l *lab) equip(ctx context.Context) error {
 
 // enable starts the services, now and at each boot.
 func (l *lab) enable(ctx context.Context, h *host) error {
+	if _, err := h.run(ctx, "systemctl", "enable", "--now", "deputy-http.service"); err != nil {
+		return err
+	}
 	for _, w := range l.services {
 		if _, err := h.run(ctx, "deputy", "enable", w.name); err != nil {
 			told, _ := h.run(ctx, "journalctl", "-q", "--no-pager", "-o", "short-precise", "-u", w.unit())
@@ -287,7 +295,7 @@ func (l *lab) configure(h *host) error {
 	for _, e := range l.etcd.Endpoints() {
 		quoted = append(quoted, fmt.Sprintf("%q", e))
 	}
-	node := fmt.Sprintf("address = %q\n\n[etcd]\nendpoints = [%s]\n", h.addr, strings.Join(quoted, ", "))
+	node := fmt.Sprintf("address = %q\n\n[etcd]\nendpoints = [%s]\n\n[http]\nlisten = \"%[1]s:%[3]d\"\n", h.addr, strings.Join(quoted, ", "), healthPort)
 	if err := h.write("/etc/deputy/deputy.toml", node); err != nil {
 		return err
 	}

@@ -200,6 +200,11 @@ func (s *scene) judge(able []checker.Time, faults ...string) {
 			s.Errorf("%s", v)
 		}
 	}
+	found := s.healthHistory(s.began).Check()
+	s.figures.count(s.systemd, s.health.service+" over HTTP: violations", len(found))
+	for _, v := range found {
+		s.Errorf("%s", v)
+	}
 }
 
 // settleAll waits until all services are settled. What waits for an operator
@@ -257,6 +262,10 @@ func TestNemesis(t *testing.T) {
 		for n, end := first, now()+length; n <= last && now() < end && s.ctx.Err() == nil && !s.Failed(); n++ {
 			s.playStep(nemesis.Plan(seed, n, kinds))
 			played++
+		}
+		s.figures.count(s.systemd, s.health.service+" over HTTP: answers of 200 to who asks for a primary", s.health.said())
+		if s.health.said() == 0 {
+			s.Error("nobody has told over HTTP that it is primary")
 		}
 		s.figures.note(s.systemd, "seed", fmt.Sprintf("%d, %d steps", seed, played))
 		if s.Failed() {
