@@ -108,7 +108,11 @@ func listCells(r supervisor.Report, now time.Time) []cell {
 		}
 	}
 	return []cell{
-		mark, {tidy(r.Service), bold}, primary, {termText(r.Term), plain}, {age, plain},
+		mark,
+		{tidy(r.Service), bold},
+		primary,
+		{termText(r.Term), plain},
+		{age, plain},
 		{fmt.Sprintf("%d/%d", fit, len(r.Nodes)), plain},
 		{strings.Join(texts, "; "), weightStyle(weight)},
 	}
