@@ -136,10 +136,22 @@ func (h *health) answer(no func(supervisor.Status) string) http.HandlerFunc {
 	}
 }
 
-// ask asks a service's supervisor. Those who ask at the same time share one
+// ask asks a service's supervisor, at the earliest now: an answer to somebody who
+// asked before could be of a role that has gone elsewhere since.
+func (h *health) ask(ctx context.Context, service string) (s supervisor.Status, asked sdk.Instant, err error) {
+	arrived := h.now()
+	for range 2 { // the second question begins after the first has ended
+		if s, asked, err = h.share(ctx, service); err != nil || asked >= arrived {
+			break
+		}
+	}
+	return s, asked, err
+}
+
+// share asks a service's supervisor. Those who ask at the same time share one
 // question, so that a frozen supervisor is not left a heap of them for when it
 // goes on.
-func (h *health) ask(ctx context.Context, service string) (supervisor.Status, sdk.Instant, error) {
+func (h *health) share(ctx context.Context, service string) (supervisor.Status, sdk.Instant, error) {
 	type told struct {
 		status supervisor.Status
 		asked  sdk.Instant

@@ -221,6 +221,41 @@ func TestSharedQuestionOutlivesItsFirst(t *testing.T) {
 	})
 }
 
+// Who asks after the role has gone is not told what somebody was who asked
+// before.
+func TestNobodyIsToldWhatWasBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		role := sdk.RolePrimary
+		began := time.Now()
+		now := func() sdk.Instant { return start.Add(time.Since(began)) }
+		n := &fakeNode{names: []string{"orders"}, status: func(context.Context, string) (supervisor.Status, sdk.Instant, error) {
+			s, asked := member(role, true), now()
+			time.Sleep(100 * time.Millisecond) // the answer is on its way
+			return s, asked, nil
+		}}
+		h := routes(n, slog.New(slog.DiscardHandler), now)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if got, body := get(t, h, "GET", "/services/orders/primary"); got != http.StatusOK {
+				t.Errorf("who asked the primary: %d %s", got, body)
+			}
+		})
+		time.Sleep(50 * time.Millisecond)
+		role = sdk.RoleDemoting
+		for range 10 {
+			wg.Go(func() {
+				if got, body := get(t, h, "GET", "/services/orders/primary"); got != http.StatusServiceUnavailable {
+					t.Errorf("who asked later: %d %s", got, body)
+				}
+			})
+		}
+		wg.Wait()
+		if got := n.questionsAsked(); got != 2 {
+			t.Errorf("%d questions, want one for those who came later", got)
+		}
+	})
+}
+
 func TestReports(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &fakeNode{status: frozenOnes}
