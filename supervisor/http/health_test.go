@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -225,11 +226,14 @@ func TestSharedQuestionOutlivesItsFirst(t *testing.T) {
 // before.
 func TestNobodyIsToldWhatWasBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		role := sdk.RolePrimary
+		var gone atomic.Bool
 		began := time.Now()
 		now := func() sdk.Instant { return start.Add(time.Since(began)) }
 		n := &fakeNode{names: []string{"orders"}, status: func(context.Context, string) (supervisor.Status, sdk.Instant, error) {
-			s, asked := member(role, true), now()
+			s, asked := member(sdk.RolePrimary, true), now()
+			if gone.Load() {
+				s.Role = sdk.RoleDemoting
+			}
 			time.Sleep(100 * time.Millisecond) // the answer is on its way
 			return s, asked, nil
 		}}
@@ -241,7 +245,7 @@ func TestNobodyIsToldWhatWasBefore(t *testing.T) {
 			}
 		})
 		time.Sleep(50 * time.Millisecond)
-		role = sdk.RoleDemoting
+		gone.Store(true)
 		for range 10 {
 			wg.Go(func() {
 				if got, body := get(t, h, "GET", "/services/orders/primary"); got != http.StatusServiceUnavailable {
