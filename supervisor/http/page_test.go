@@ -128,16 +128,11 @@ func (s *stage) change(service string, how func(*supervisor.Report)) {
 }
 
 // fetch returns what a path answers with, as a browser gets it.
-func fetch(t *testing.T, h http.Handler, path string) (*http.Response, string) {
+func fetch(t *testing.T, h http.Handler, path string) (*httptest.ResponseRecorder, string) {
 	t.Helper()
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", path, nil))
-	res := w.Result()
-	text, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return res, string(text)
+	return w, w.Body.String()
 }
 
 // words returns the text of a page.
@@ -275,7 +270,7 @@ func TestPageTakesNothingForMarkup(t *testing.T) {
 
 func TestPageIsStrictAndSmall(t *testing.T) {
 	res, text := fetch(t, page(play("db")), "/")
-	policy := res.Header.Get("Content-Security-Policy")
+	policy := res.Header().Get("Content-Security-Policy")
 	for _, want := range []string{"default-src 'none'", "script-src 'self'", "style-src 'self'", "frame-ancestors 'none'", "form-action 'none'"} {
 		if !strings.Contains(policy, want) {
 			t.Errorf("the policy %q has no %q", policy, want)
@@ -284,7 +279,7 @@ func TestPageIsStrictAndSmall(t *testing.T) {
 	if strings.Contains(policy, "unsafe") || regexp.MustCompile(` style="| on[a-z]+="|<style|<script>|https?://`).MatchString(text) {
 		t.Errorf("something is inline, or from elsewhere: %s", policy)
 	}
-	if got := res.Header.Get("Cache-Control"); got != "no-store" {
+	if got := res.Header().Get("Cache-Control"); got != "no-store" {
 		t.Errorf("the page is kept: %q", got)
 	}
 	for _, want := range []string{"<main ", "<header>", "<footer>", "<noscript><meta http-equiv=\"refresh\"", `lang="en"`, `role="status"`} {
@@ -347,12 +342,12 @@ func TestPageServesWhatItLoadsForGood(t *testing.T) {
 	}
 	for _, path := range paths {
 		res, _ := fetch(t, h, path)
-		if res.StatusCode != http.StatusOK || !strings.Contains(res.Header.Get("Cache-Control"), "immutable") || res.Header.Get("X-Content-Type-Options") != "nosniff" {
-			t.Errorf("%s: %d %v", path, res.StatusCode, res.Header)
+		if res.Code != http.StatusOK || !strings.Contains(res.Header().Get("Cache-Control"), "immutable") || res.Header().Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s: %d %v", path, res.Code, res.Header())
 		}
 	}
 	for _, path := range []string{"/page/", "/page/page.html", "/page/../page.go", "/page/page-other.js", "/index.html"} {
-		if res, _ := fetch(t, h, path); res.StatusCode == http.StatusOK {
+		if res, _ := fetch(t, h, path); res.Code == http.StatusOK {
 			t.Errorf("%s is served", path)
 		}
 	}
