@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -197,10 +198,36 @@ func TestFrozenServer(t *testing.T) {
 	if err := server.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	awaitStopped(t, server.Process.Pid)
 	if h := check(t, 500*time.Millisecond, mute); !h.Fit {
 		t.Errorf("a frozen server of which nothing is asked: got %+v; README.md says otherwise", h)
 	}
 	endpointtest.Says(t, check(t, 500*time.Millisecond, asks), false, mute.Address+`: connected after D, sent "PING\r\n", and nothing came: its time is over, after D`)
+}
+
+// awaitStopped returns once no thread of a process runs any more: the signal
+// itself does not wait for that.
+func awaitStopped(t *testing.T, pid int) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		running := len(stats) == 0
+		for _, file := range stats {
+			b, err := os.ReadFile(file)
+			_, state, _ := strings.Cut(string(b), ") ") // proc_pid_stat(5)
+			running = running || err != nil || !strings.HasPrefix(state, "T")
+		}
+		if !running {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("process %d is not stopped", pid)
+		}
+		runtime.Gosched()
+	}
 }
 
 func TestTLS(t *testing.T) {
