@@ -100,34 +100,41 @@ func (s *support) add(name, text string, err error) {
 	}
 }
 
-// collect asks for every piece, each for a bounded time. The error says that
-// somebody does not want to wait any more.
+// collect asks for every piece, several at a time, each for a bounded time. The
+// error says that somebody does not want to wait any more.
 func (s *support) collect(ctx context.Context) error {
 	a := s.app
+	s.settings()
+	var names []string
+	var jobs []func(context.Context) (string, error)
+	job := func(name string, do func(context.Context) (string, error)) {
+		names, jobs = append(names, name), append(jobs, do)
+	}
 	command := func(name string, args ...string) {
-		ctx, cancel := context.WithTimeoutCause(ctx, pieceTime, fmt.Errorf("not within %s", pieceTime))
-		defer cancel()
-		var out bytes.Buffer
-		err := a.inside(ctx, args, &out)
-		s.add(name, out.String(), err)
+		job(name, func(ctx context.Context) (string, error) {
+			var out bytes.Buffer
+			err := a.inside(ctx, args, &out)
+			return out.String(), err
+		})
 	}
 	program := func(name string, args ...string) {
-		ctx, cancel := context.WithTimeoutCause(ctx, pieceTime, fmt.Errorf("not within %s", pieceTime))
-		defer cancel()
-		cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-		cmd.WaitDelay = time.Second
-		cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "SYSTEMD_PAGER=", "SYSTEMD_COLORS=0")
-		out, err := cmd.CombinedOutput()
-		s.add(name, string(out), err)
+		job(name, func(ctx context.Context) (string, error) {
+			cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+			cmd.WaitDelay = time.Second
+			cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "SYSTEMD_PAGER=", "SYSTEMD_COLORS=0")
+			out, err := cmd.CombinedOutput()
+			return string(out), err
+		})
 	}
 
 	command("version.json", "version", "-o", "json")
 	program("uname.txt", "uname", "-a")
 	for _, file := range []string{"/etc/os-release", "/proc/uptime", "/proc/loadavg", "/proc/meminfo"} {
-		b, err := os.ReadFile(file)
-		s.add("system/"+filepath.Base(file), string(b), err)
+		job("system/"+filepath.Base(file), func(context.Context) (string, error) {
+			b, err := os.ReadFile(file)
+			return string(b), err
+		})
 	}
-	s.settings()
 	command("check.txt", "check", "--deep")
 	command("plugins.txt", "plugin", "list")
 	command("status.txt", "status")
@@ -142,20 +149,24 @@ func (s *support) collect(ctx context.Context) error {
 		command("services/"+name+"/history.txt", "history", name, "-n", "0")
 		command("services/"+name+"/history.json", "history", name, "-n", "0", "-o", "json")
 		if slices.Contains(daemons, name) {
-			asked, cancel := context.WithTimeout(ctx, pieceTime)
-			where, err := control.NewClient(a.dir(name)).Goroutines(asked)
-			cancel()
-			s.add("services/"+name+"/goroutines.txt", where, err)
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
+			job("services/"+name+"/goroutines.txt", control.NewClient(a.dir(name)).Goroutines)
 		}
 	}
 	program("units.txt", "systemctl", "list-units", "--all", "--full", "--plain", "--no-pager", "deputy*")
 	program("units-status.txt", "systemctl", "status", "--full", "--no-pager", "--lines=0", "deputy*")
 	program("journal.txt", "journalctl", "--no-pager", "--quiet", "-o", "short-iso-precise", "--since="+journalFor, "-n", "20000", "-u", "deputy*")
+
+	texts, errs := make([]string, len(jobs)), make([]error, len(jobs))
+	each(names, func(i int, _ string) {
+		ctx, cancel := context.WithTimeoutCause(ctx, pieceTime, fmt.Errorf("not within %s", pieceTime))
+		defer cancel()
+		texts[i], errs[i] = jobs[i](ctx)
+	})
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	for i, name := range names {
+		s.add(name, texts[i], errs[i])
 	}
 	return nil
 }
