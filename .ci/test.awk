@@ -17,7 +17,7 @@ whole { print; fflush() }
 	next
 }
 
-{ all = all $0 "\n" }
+{ all = all $0 "\n"; recent[NR % 20] = $0 }
 
 /^=== (RUN|CONT|NAME) / { test = $3 }
 
@@ -25,6 +25,11 @@ whole { print; fflush() }
 	said[test] = said[test] $0 "\n"
 	last[test] = $0
 	sub(/^ +[^ ]+\.go:[0-9]+: /, "", last[test])
+}
+
+# How a script ended: the line that failed, and what was printed before it.
+/^ +FAIL: .*\.txtar:[0-9]+: / {
+	for (i = NR - 19; i <= NR; i++) if (i > 0) said[test] = said[test] recent[i % 20] "\n"
 }
 
 /^ *--- SKIP: / { skipped = skipped "skip\t" $3 ": " last[$3] "\n" }
