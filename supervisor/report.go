@@ -68,7 +68,7 @@ func NewReport(s State, local *Status) Report {
 		Pause: s.Pause, Reservation: s.Reservation, Frozen: s.Frozen, Unreachable: s.Unreachable, Local: local,
 	}
 	if local != nil {
-		r.Service, r.Source = local.Service, "daemon"
+		r.Service, r.Source, r.Description = local.Service, "daemon", local.Description
 	}
 	hashes := map[string]bool{}
 	places := places(s)

@@ -204,9 +204,7 @@ func (k *sockets) Report(ctx context.Context, service string) (supervisor.Report
 	if err != nil {
 		return supervisor.Report{}, err
 	}
-	r := supervisor.NewReport(s.State, &s)
-	r.Description = s.Description
-	return r, nil
+	return supervisor.NewReport(s.State, &s), nil
 }
 
 // Figures returns what the service's supervisor has counted and timed.

@@ -36,6 +36,8 @@ type moved struct {
 
 const moveFormat = "deputy.move/1"
 
+var errGoesOn = errors.New("goes on by itself")
+
 func (a *app) switchoverCommand() *cobra.Command {
 	var to string
 	var timeout time.Duration
@@ -181,7 +183,63 @@ func (a *app) move(ctx context.Context, way *contact, s supervisor.State, r supe
 		err = a.follow(ctx, way, s, r, timeout, say, &m)
 	}
 	m.Took = time.Since(began)
+	if err == nil {
+		account(ctx, way, m, say)
+	}
 	return a.conclude(m, r, err)
+}
+
+// account tells what each hook took, once the records have it: nodes write that
+// down after the role has moved. Where they do not soon, `deputy history` has it
+// later.
+func account(ctx context.Context, way *contact, m moved, say func(string)) {
+	ctx, cancel := context.WithTimeout(ctx, accountTime)
+	defer cancel()
+	for {
+		changes, err := way.History(ctx, m.Service)
+		if err != nil {
+			return
+		}
+		lines, whole := hooks(changes, m.From, m.Term)
+		if whole || ctx.Err() != nil {
+			for _, l := range lines {
+				say(l)
+			}
+			return
+		}
+		select {
+		case <-time.After(accountTime / 10):
+		case <-ctx.Done():
+		}
+	}
+}
+
+const accountTime = 500 * time.Millisecond
+
+// hooks tells what the hooks have done that ended one tenure, on a node that was
+// there to hand it over if it has a name, and began the next, of this term; whole
+// is whether all of that is on record.
+func hooks(changes []supervisor.Change, from string, term sdk.Term) (lines []string, whole bool) {
+	begun, ended := false, from == ""
+	for _, c := range changes {
+		switch c.Term + 1 {
+		case term:
+			ended = ended || !c.Ended.IsZero()
+			if len(c.EndSteps) > 0 {
+				lines = append(lines, fmt.Sprintf("%s demoted: %s", c.Node, steps(c.EndSteps)))
+			}
+		case term + 1:
+			fences, promotions := apart(c.Steps)
+			begun = len(promotions) > 0
+			if len(fences) > 0 {
+				lines = append(lines, "fenced: "+steps(fences))
+			}
+			if begun {
+				lines = append(lines, fmt.Sprintf("%s promoted: %s", c.Node, steps(promotions)))
+			}
+		}
+	}
+	return lines, ended && begun
 }
 
 // follow tells the story until it ends.
@@ -206,7 +264,7 @@ func (a *app) follow(ctx context.Context, way *contact, s supervisor.State, r su
 	}
 	cause := context.Cause(watch)
 	if errors.Is(cause, errInterrupted) {
-		return fmt.Errorf("%w: the %s goes on by itself; see `deputy status %s`", cause, r.Reason, s.Service)
+		return fmt.Errorf("%w: the %s %w; see `deputy status %s`", cause, r.Reason, errGoesOn, s.Service)
 	}
 	// Nobody waits any more, so nobody shall be kept from campaigning.
 	last, stop := context.WithTimeout(context.WithoutCancel(ctx), askTime)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -285,6 +286,32 @@ func TestExitCodes(t *testing.T) {
 	for err, want := range map[error]int{nil: 0, errors.New("x"): 1, errUsage: 64, supervisor.ErrUnreachable: 69, supervisor.ErrBusy: 1} {
 		if got := exitCode(err); got != want {
 			t.Errorf("%v: got %d, want %d", err, got, want)
+		}
+	}
+}
+
+func TestHooksOfAMove(t *testing.T) {
+	promotion := []supervisor.Step{{Plugin: "vip", Action: sdk.Promote, Outcome: sdk.OutcomeDone, Dur: 4 * time.Millisecond}}
+	before := supervisor.Change{Term: 6, Node: "db1", EndSteps: []supervisor.Step{{Plugin: "vip", Action: sdk.Demote, Outcome: sdk.OutcomeDone, Dur: 3 * time.Millisecond}}}
+	ended := before
+	ended.Ended = time.Now()
+	fenced := append([]supervisor.Step{{Plugin: "ipmi", Action: sdk.Fence, Victim: "db1", Outcome: sdk.OutcomeDone, Dur: time.Second}}, promotion...)
+	older := supervisor.Change{Term: 5, Node: "db3", EndSteps: before.EndSteps}
+	for _, c := range []struct {
+		name    string
+		from    string
+		changes []supervisor.Change
+		lines   []string
+		whole   bool
+	}{
+		{"both have ended", "db1", []supervisor.Change{older, ended, {Term: 7, Node: "db2", Steps: promotion}}, []string{"db1 demoted: vip 3ms", "db2 promoted: vip 4ms"}, true},
+		{"the end of the old one is not on record yet", "db1", []supervisor.Change{older, {Term: 6, Node: "db1"}, {Term: 7, Node: "db2", Steps: promotion}}, []string{"db2 promoted: vip 4ms"}, false},
+		{"the new one has not written", "db1", []supervisor.Change{older, ended}, []string{"db1 demoted: vip 3ms"}, false},
+		{"there was none before", "", []supervisor.Change{{Term: 7, Node: "db2", Steps: fenced}}, []string{"fenced: db1 by ipmi 1s", "db2 promoted: vip 4ms"}, true},
+	} {
+		lines, whole := hooks(c.changes, c.from, 7)
+		if !slices.Equal(lines, c.lines) || whole != c.whole {
+			t.Errorf("%s: %q, %t, want %q, %t", c.name, lines, whole, c.lines, c.whole)
 		}
 	}
 }

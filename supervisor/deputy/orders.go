@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os/user"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,8 +24,12 @@ func (a *app) order(c *cobra.Command, service string, f func(context.Context, *c
 	}
 	defer way.close()
 	err = f(ctx, way)
-	if errors.Is(err, supervisor.ErrNoService) && service != "" {
+	switch {
+	case errors.Is(err, supervisor.ErrNoService) && service != "":
 		return a.noService(service)
+	case err != nil && errors.Is(context.Cause(ctx), errInterrupted) && !errors.Is(err, errGoesOn):
+		status := strings.TrimSpace("deputy status " + service)
+		return fmt.Errorf("%w before there was an answer: what was asked may come into force all the same; `%s` tells", errInterrupted, status)
 	}
 	return way.fault(err)
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -136,30 +137,26 @@ func (a *app) reports(ctx context.Context, names []string) ([]supervisor.Report,
 		defer records.Close()
 	}
 	named, defined := len(names) > 0, a.defined()
+	var listed []string
+	var listing sync.WaitGroup
 	if !named {
-		names = append(a.daemons(), defined...)
+		names = slices.Compact(slices.Sorted(slices.Values(append(a.daemons(), defined...))))
 		if records != nil {
-			var more []string
-			asked, cancel := context.WithTimeout(ctx, askTime)
-			more, unknown = records.Services(asked)
-			cancel()
-			names = append(names, more...)
-		}
-		slices.Sort(names)
-		names = slices.Compact(names)
-		if len(names) == 0 && unknown != nil {
-			return nil, fmt.Errorf("%w, and %w", a.noDaemon(), unknown)
+			listing.Go(func() { // which takes about as long as all daemons do
+				asked, cancel := context.WithTimeout(ctx, askTime)
+				defer cancel()
+				listed, unknown = records.Services(asked)
+			})
 		}
 	}
-	reports, faults := make([]supervisor.Report, len(names)), make([]error, len(names))
-	descriptions := make([]string, len(names))
-	each(names, func(i int, name string) {
-		reports[i], faults[i] = a.ask(ctx, name)
-		if slices.Contains(defined, name) {
-			d, _ := a.load(name) // what is wrong with it, deputy check tells
-			descriptions[i] = d.Description
-		}
-	})
+	reports, faults, descriptions := a.askAll(ctx, names, defined)
+	listing.Wait()
+	if len(names)+len(listed) == 0 && unknown != nil && !named {
+		return nil, fmt.Errorf("%w, and %w", a.noDaemon(), unknown)
+	}
+	listed = slices.DeleteFunc(listed, func(name string) bool { return slices.Contains(names, name) })
+	r, f, d := a.askAll(ctx, listed, defined)
+	reports, faults, descriptions = append(reports, r...), append(faults, f...), append(descriptions, d...)
 	a.askRecords(ctx, records, unknown, defined, reports, faults)
 	for i := range reports {
 		reports[i].Description = descriptions[i]
@@ -167,11 +164,29 @@ func (a *app) reports(ctx context.Context, names []string) ([]supervisor.Report,
 			reports[i].Problem = faults[i].Error()
 		}
 	}
+	if !named {
+		slices.SortFunc(reports, func(x, y supervisor.Report) int { return strings.Compare(x.Service, y.Service) })
+	}
 	err := errors.Join(faults...)
 	if !named && slices.Contains(faults, nil) && !errors.Is(err, control.ErrDenied) {
 		err = nil
 	}
 	return reports, err
+}
+
+// askAll asks the daemons of services, and returns how they are described: to
+// those that answer, else here.
+func (a *app) askAll(ctx context.Context, names, defined []string) ([]supervisor.Report, []error, []string) {
+	reports, faults, descriptions := make([]supervisor.Report, len(names)), make([]error, len(names)), make([]string, len(names))
+	each(names, func(i int, name string) {
+		if reports[i], faults[i] = a.ask(ctx, name); faults[i] == nil {
+			descriptions[i] = reports[i].Description
+		} else if slices.Contains(defined, name) {
+			d, _ := a.load(name) // what is wrong with it, deputy check tells
+			descriptions[i] = d.Description
+		}
+	})
+	return reports, faults, descriptions
 }
 
 // ask has the daemon of a service here tell of it.
