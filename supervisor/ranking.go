@@ -19,11 +19,16 @@ type Place struct {
 
 // Ranking orders the candidates of a state: who may lead first, those who sit
 // out last, then by priority, then by name. What only a plugin's Rank can tell
-// (who has more data) is not in it.
+// (who has more data) is not in it. The verdict of one that was lost as primary is
+// that, in place of its last word.
 func Ranking(s State) []Place {
 	places := make([]Place, 0, len(s.Candidates))
 	for _, c := range s.Candidates {
 		p := Place{Candidate: c}
+		was := lost(s, c)
+		if was != "" {
+			p.Verdict = was
+		}
 		switch {
 		case c.Priority == 0:
 			p.Why = "priority 0 never leads"
@@ -33,6 +38,8 @@ func Ranking(s State) []Place {
 			p.Why = "was lost as primary"
 		case s.Primary != nil && !s.Vacant && c.Name == s.Primary.Node:
 			p.Why = "is primary"
+		case was != "":
+			p.Why = was
 		case c.Role != sdk.RoleCandidate:
 			p.Why = c.Verdict
 			if p.Why == "" {

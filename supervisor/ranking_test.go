@@ -123,6 +123,28 @@ func TestRanking(t *testing.T) {
 	}
 }
 
+// Who was lost stays in the records for a while as it was: primary, by its word.
+func TestRankingBelievesNoLostPrimary(t *testing.T) {
+	lost := fit("a", 100)
+	lost.Role, lost.Term, lost.Verdict = sdk.RolePrimary, 1, "is primary"
+	s := vacant(lost, fit("b", 100))
+	s.Primary = &Primary{Node: "b", Term: 2, State: sdk.RolePrimary}
+	s.Vacant, s.Unclean = false, false
+	s.Term = TermRecord{Term: 2, Node: "b"}
+	for _, p := range Ranking(s) {
+		want := "is primary"
+		if p.Name == "a" {
+			want = "was lost as primary in term 1, and silent since"
+			if p.Verdict != want {
+				t.Errorf("a's verdict is %q, want %q", p.Verdict, want)
+			}
+		}
+		if p.Eligible || p.Why != want {
+			t.Errorf("%s: eligible %t, %q, want false, %q", p.Name, p.Eligible, p.Why, want)
+		}
+	}
+}
+
 func TestCombine(t *testing.T) {
 	for _, test := range []struct{ a, b, want sdk.Order }{
 		{"", sdk.Behind, sdk.Behind},

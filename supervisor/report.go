@@ -160,9 +160,8 @@ func candidateReport(s State, c Candidate) NodeReport {
 		Since: c.Since, Priority: c.Priority, Held: c.Held, Verdict: c.Verdict, Hash: c.Hash, Version: c.Version,
 		Drained: s.IsDrained(c.Name), Banned: s.IsBanned(c.Name),
 	}
-	if Holds(c.Role) && !held(s, c) {
-		n.Role, n.Fit, n.Term = sdk.RoleUnknown, false, 0
-		n.Verdict = fmt.Sprintf("was lost as primary in term %d, and silent since", c.Term)
+	if was := lost(s, c); was != "" {
+		n.Role, n.Fit, n.Term, n.Verdict = sdk.RoleUnknown, false, 0, was
 	}
 	return n
 }
@@ -172,11 +171,15 @@ func Holds(r sdk.Role) bool {
 	return r == sdk.RolePromoting || r == sdk.RolePrimary || r == sdk.RoleBlocked
 }
 
-// held reports whether the records agree that a candidate holds the lease. A
-// node that is cut off or dead stays in the records for a while as it was.
-func held(s State, c Candidate) bool {
+// lost tells of a candidate that holds the lease by its own record alone, and is ""
+// for any other. A node that is cut off or dead stays in the records for a while
+// as it was.
+func lost(s State, c Candidate) string {
 	p := s.Primary
-	return p != nil && !s.Vacant && p.Node == c.Name && p.Term == c.Term
+	if !Holds(c.Role) || p != nil && !s.Vacant && p.Node == c.Name && p.Term == c.Term {
+		return ""
+	}
+	return fmt.Sprintf("was lost as primary in term %d, and silent since", c.Term)
 }
 
 // here puts in what the daemon of this node knows of itself, which may be

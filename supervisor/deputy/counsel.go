@@ -53,6 +53,8 @@ func toLead(s supervisor.State, ranking []supervisor.Place, p supervisor.Place) 
 		return fmt.Sprintf("`deputy unban %s %s`, or the end of the ban%s", s.Service, p.Name, place())
 	case s.Unclean && p.Name == s.Term.Node:
 		return "its supervisor has to come back, or another node has to take the role first"
+	case supervisor.Holds(p.Role):
+		return "its supervisor has to come back" + place()
 	case !p.Fit:
 		return "its checks have to pass again" + place()
 	case !p.Eligible:

@@ -94,7 +94,8 @@ orders-db: no primary
   1      db2   100       fit, priority 100
                          itself: lacks data that db3 has: waits for it, or `+"`"+`deputy failover
                          orders-db --to db2`+"`"+`
-  -      db1   100       is primary
+  -      db1   100       was lost as primary in term 42, and silent since
+                         to lead: its supervisor has to come back; it would then be place 1
   -      db3   50        not fit: mysql: replication is 1h20m behind and the relay log cannot be
                          read: error 1594
                          to lead: its checks have to pass again; it would then be place 2
