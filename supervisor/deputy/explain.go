@@ -35,7 +35,7 @@ type rank struct {
 	Priority int    `json:"priority"`
 	Eligible bool   `json:"eligible"`
 	Why      string `json:"why"`               // by the ranking
-	Verdict  string `json:"verdict"`           // by the node itself
+	Verdict  string `json:"verdict"`           // by the node itself, unless it was lost
 	ToLead   string `json:"to_lead,omitempty"` // what would have to change for it to lead, or to come first
 }
 

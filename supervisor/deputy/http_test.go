@@ -45,8 +45,8 @@ func (s sitter) Watch(context.Context) iter.Seq[supervisor.Status] { return nil 
 func (s sitter) Clear() error                                      { return nil }
 
 // here returns the services of a node with empty directories, and a func that
-// starts the supervisor of one.
-func here(tb testing.TB) (*sockets, func(service string)) {
+// starts the supervisor of one, with the records that it has.
+func here(tb testing.TB) (*sockets, func(service string, records supervisor.Cluster)) {
 	tb.Helper()
 	dir, err := os.MkdirTemp("", "d") // paths of sockets have to be short
 	if err != nil {
@@ -65,11 +65,11 @@ func here(tb testing.TB) (*sockets, func(service string)) {
 	if err := os.MkdirAll(a.paths.services, 0o755); err != nil {
 		tb.Fatal(err)
 	}
-	return k, func(service string) {
+	return k, func(service string, records supervisor.Cluster) {
 		if err := os.MkdirAll(a.dir(service), 0o755); err != nil {
 			tb.Error(err)
 		}
-		s := &control.Server{Socket: filepath.Join(a.dir(service), control.SocketName), Member: sitter(service), Log: slog.New(slog.DiscardHandler)}
+		s := &control.Server{Socket: filepath.Join(a.dir(service), control.SocketName), Member: sitter(service), Cluster: records, Log: slog.New(slog.DiscardHandler)}
 		running.Go(func() {
 			if err := s.Serve(ctx); err != nil {
 				tb.Error(err)
@@ -84,7 +84,7 @@ func TestSupervisorThatIsAwayForAMoment(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(k.paths.services, "orders.toml"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	away := time.AfterFunc(absence/4, func() { start("orders") })
+	away := time.AfterFunc(absence/4, func() { start("orders", nil) })
 	defer away.Stop()
 	before := sdk.Now()
 	s, asked, err := k.Status(t.Context(), "orders")
@@ -106,7 +106,7 @@ func TestSupervisorThatIsAwayForAMoment(t *testing.T) {
 
 func TestServicesThatThereAreNot(t *testing.T) {
 	k, start := here(t)
-	start("orders")
+	start("orders", nil)
 	for _, name := range []string{"ordres", "", ".", "..", "../run/orders", "a/b", "x\x00"} {
 		if _, _, err := k.Status(t.Context(), name); !errors.Is(err, supervisor.ErrNoService) {
 			t.Errorf("%q: %v, want %v", name, err, supervisor.ErrNoService)
@@ -120,7 +120,7 @@ func BenchmarkThousandServices(b *testing.B) {
 	k, start := here(b)
 	const services = 1000
 	for i := range services {
-		start(fmt.Sprintf("orders-%04d", i))
+		start(fmt.Sprintf("orders-%04d", i), nil)
 	}
 	for len(k.Services()) < services {
 		time.Sleep(10 * time.Millisecond)
@@ -140,7 +140,7 @@ func BenchmarkThousandServices(b *testing.B) {
 // all.
 func BenchmarkHealthOfOne(b *testing.B) {
 	k, start := here(b)
-	start("orders")
+	start("orders", nil)
 	for len(k.Services()) == 0 {
 		time.Sleep(10 * time.Millisecond)
 	}

@@ -222,13 +222,13 @@ const accountTime = 500 * time.Millisecond
 func hooks(changes []supervisor.Change, from string, term sdk.Term) (lines []string, whole bool) {
 	begun, ended := false, from == ""
 	for _, c := range changes {
-		switch c.Term + 1 {
-		case term:
+		switch c.Term {
+		case term - 1:
 			ended = ended || !c.Ended.IsZero()
 			if len(c.EndSteps) > 0 {
 				lines = append(lines, fmt.Sprintf("%s demoted: %s", c.Node, steps(c.EndSteps)))
 			}
-		case term + 1:
+		case term:
 			fences, promotions := apart(c.Steps)
 			begun = len(promotions) > 0
 			if len(fences) > 0 {

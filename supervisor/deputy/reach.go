@@ -113,16 +113,16 @@ func (a *app) noDaemon() error {
 	return fmt.Errorf("%w in %s", control.ErrNoDaemon, a.paths.run)
 }
 
-// each runs f for all names, some at a time, and returns when all have ended.
-func each(names []string, f func(i int, name string)) {
+// each runs f for all, some at a time, and returns when all have ended.
+func each[T any](all []T, f func(i int, one T)) {
 	const atOnce = 16
 	var wg sync.WaitGroup
 	tokens := make(chan struct{}, atOnce)
-	for i, name := range names {
+	for i, one := range all {
 		tokens <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-tokens }()
-			f(i, name)
+			f(i, one)
 		})
 	}
 	wg.Wait()
@@ -149,21 +149,24 @@ func (a *app) reports(ctx context.Context, names []string) ([]supervisor.Report,
 			})
 		}
 	}
-	reports, faults, descriptions := a.askAll(ctx, names, defined)
+	reports, faults := a.askAll(ctx, names)
 	listing.Wait()
 	if len(names)+len(listed) == 0 && unknown != nil && !named {
 		return nil, fmt.Errorf("%w, and %w", a.noDaemon(), unknown)
 	}
 	listed = slices.DeleteFunc(listed, func(name string) bool { return slices.Contains(names, name) })
-	r, f, d := a.askAll(ctx, listed, defined)
-	reports, faults, descriptions = append(reports, r...), append(faults, f...), append(descriptions, d...)
+	more, moreFaults := a.askAll(ctx, listed)
+	reports, faults = append(reports, more...), append(faults, moreFaults...)
 	a.askRecords(ctx, records, unknown, defined, reports, faults)
-	for i := range reports {
-		reports[i].Description = descriptions[i]
+	each(reports, func(i int, r supervisor.Report) {
 		if faults[i] != nil {
 			reports[i].Problem = faults[i].Error()
 		}
-	}
+		if r.Source != "daemon" && slices.Contains(defined, r.Service) {
+			d, _ := a.load(r.Service) // what is wrong with it, deputy check tells
+			reports[i].Description = d.Description
+		}
+	})
 	if !named {
 		slices.SortFunc(reports, func(x, y supervisor.Report) int { return strings.Compare(x.Service, y.Service) })
 	}
@@ -174,19 +177,11 @@ func (a *app) reports(ctx context.Context, names []string) ([]supervisor.Report,
 	return reports, err
 }
 
-// askAll asks the daemons of services, and returns how they are described: to
-// those that answer, else here.
-func (a *app) askAll(ctx context.Context, names, defined []string) ([]supervisor.Report, []error, []string) {
-	reports, faults, descriptions := make([]supervisor.Report, len(names)), make([]error, len(names)), make([]string, len(names))
-	each(names, func(i int, name string) {
-		if reports[i], faults[i] = a.ask(ctx, name); faults[i] == nil {
-			descriptions[i] = reports[i].Description
-		} else if slices.Contains(defined, name) {
-			d, _ := a.load(name) // what is wrong with it, deputy check tells
-			descriptions[i] = d.Description
-		}
-	})
-	return reports, faults, descriptions
+// askAll asks the daemons of services.
+func (a *app) askAll(ctx context.Context, names []string) ([]supervisor.Report, []error) {
+	reports, faults := make([]supervisor.Report, len(names)), make([]error, len(names))
+	each(names, func(i int, name string) { reports[i], faults[i] = a.ask(ctx, name) })
+	return reports, faults
 }
 
 // ask has the daemon of a service here tell of it.
