@@ -46,8 +46,9 @@ func (a *app) switchoverCommand() *cobra.Command {
 		Use:   "switchover SERVICE",
 		Short: "Move the role in a planned way",
 		Long: "Move the role in a planned way: the target says that it is ready, the old primary\n" +
-			"demotes, then the target promotes. Waits for the end and shows each step. When the\n" +
-			"old primary cannot leave in time, its demotion is undone and it stays.",
+			"demotes, then the target promotes. Waits for the end and shows each step, and then how\n" +
+			"long each hook took. When the old primary cannot leave in time, its demotion is undone\n" +
+			"and it stays.",
 		Example: "  deputy switchover orders-db\n  deputy switchover orders-db --to db2 --dry-run",
 		Args:    one("SERVICE"),
 		RunE: func(c *cobra.Command, args []string) error {
