@@ -238,7 +238,12 @@ func TestPromotionLongerThanTheLease(t *testing.T) {
 		db1 := s.machine("db1")
 		db1.parts["disk"].Always(sdk.Promote, Behaviour{Takes: 9 * time.Second})
 		s.run("db1")
-		s.wait(5 * time.Second)
+		s.wait(250 * time.Millisecond)
+		db1.is(sdk.RolePromoting)
+		if n := db1.parts["disk"].Renewals(); n != 0 {
+			t.Errorf("asked %d times, beside the promotion, for what that has said", n)
+		}
+		s.wait(4750 * time.Millisecond)
 		db1.is(sdk.RolePromoting)
 		if left := db1.parts["disk"].Renewed().Sub(db1.Clock().Now()); left < time.Second {
 			t.Errorf("a promotion that runs is renewed for another %s", left)

@@ -35,6 +35,7 @@ func (m *Member) hold(lease Lease) func() {
 	}
 	m.tell()
 	m.mu.Unlock()
+	m.extend(lease) // what the process before has promoted; a promotion brings its own
 	m.scribe = newScribe()
 	running.Go(func() { m.deliver(ctx, lease) })
 	running.Go(func() { m.scribe.write(ctx, m, lease) })
@@ -55,32 +56,37 @@ func (m *Member) hold(lease Lease) func() {
 // deliver hands each renewal on. After the lease is lost nothing is extended
 // any more: the guards may close.
 func (m *Member) deliver(ctx context.Context, lease Lease) {
-	for {
-		until := lease.Until()
-		if isClosed(lease.Lost()) {
-			return
-		}
-		if err := m.memory.SaveUntil(until); err != nil {
+	for !isClosed(lease.Lost()) {
+		if err := m.memory.SaveUntil(lease.Until()); err != nil {
 			m.log.Warn("end of the lease not written", "term", uint64(lease.Term()), "cause", err)
 		}
-		m.mu.Lock()
-		for _, p := range m.parts {
-			if p.renewing.until == nil || !p.promoted {
-				continue
-			}
-			select {
-			case <-p.renewing.until: // replaced by the newer one
-			default:
-			}
-			p.renewing.until <- until
-		}
-		m.mu.Unlock()
 		select {
 		case <-lease.Renewed():
+			m.extend(lease)
 		case <-lease.Lost():
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// extend has what expires by itself extended in the parts that may be primary.
+func (m *Member) extend(lease Lease) {
+	until := lease.Until()
+	if isClosed(lease.Lost()) {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range m.parts {
+		if p.renewing.until == nil || !p.promoted {
+			continue
+		}
+		select {
+		case <-p.renewing.until: // replaced by the newer one
+		default:
+		}
+		p.renewing.until <- until
 	}
 }
 

@@ -81,6 +81,10 @@ func (g *Guard) Arm(until sdk.Instant) error {
 	if err == nil {
 		err = g.open(until, g.renewFresh)
 	}
+	if g.known && errors.Is(err, os.ErrNotExist) { // somebody has removed it since
+		g.known = false
+		err = g.open(until, g.renewFresh)
+	}
 	if err != nil {
 		return fmt.Errorf("open guard: %w", err)
 	}

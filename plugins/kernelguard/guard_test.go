@@ -95,6 +95,22 @@ func TestArmAndDisarm(t *testing.T) {
 	g.must(t, g.Remove())
 }
 
+// What somebody has removed is put back when it is to be opened.
+func TestArmAfterRemoval(t *testing.T) {
+	g, other := newTestGuard(t, "orders", "vip", addrs()), newTestGuard(t, "orders", "vip", addrs())
+	g.must(t, g.Arm(sdk.Now().Add(time.Minute)))
+	for range 2 {
+		other.must(t, other.Remove())
+		g.is(t, false, false)
+		g.must(t, g.Disarm(0))
+		other.must(t, other.Remove())
+		g.must(t, g.Arm(sdk.Now().Add(time.Minute)))
+		if s := g.is(t, true, true); !s.Current {
+			t.Error("what is put back is not the guard")
+		}
+	}
+}
+
 // An instant that has passed closes.
 func TestPastInstants(t *testing.T) {
 	g := newTestGuard(t, "orders", "vip", addrs())

@@ -357,6 +357,9 @@ func (v *vip) leave(ctx context.Context, parting sdk.Instant) (did string, _ err
 	if silence != nil { // but the addresses are not here
 		v.log.Warn("guard not closed", "cause", silence)
 	}
+	v.mu.Lock()
+	v.left = silence == nil && !v.promoting
+	v.mu.Unlock()
 	return strings.Join(gone, ", "), nil
 }
 

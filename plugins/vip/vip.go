@@ -42,6 +42,7 @@ type vip struct {
 	promoting  bool          // an act is about to add the addresses
 	tenures    int           // begun, so that no demotion of before takes down what came after
 	held       bool          // they may be here by an act of this vip
+	left       bool          // this vip has taken them down, and not promoted since
 	renewed    sdk.Instant   // the lease holds until then, as far as is known
 	lasts      sdk.Instant   // the kernel removes the addresses then; zero: never
 	announcing *background   // after a promotion
@@ -78,7 +79,8 @@ func (v *vip) Promote(ctx context.Context, t *sdk.Transition) error {
 		return sdk.Refuse(errors.New("the lease does not hold any more"))
 	}
 	v.mu.Lock()
-	v.promoting = true
+	left := v.left
+	v.promoting, v.left = true, false
 	v.tenures++
 	v.mu.Unlock()
 	defer func() {
@@ -86,9 +88,10 @@ func (v *vip) Promote(ctx context.Context, t *sdk.Transition) error {
 		v.promoting = false
 		v.mu.Unlock()
 	}()
-	guard, unknown := v.guard.State()
-	// What a process of before has opened is kept open, if it lives.
-	open := v.Guard && unknown == nil && guard.Current && guard.Left > 0 && v.guard.Renew(t.LeaseUntil) == nil
+	var guard opened
+	if !left { // else it is closed, which takes the kernel long to tell
+		guard = v.opened(t.LeaseUntil)
+	}
 	if err := v.enter(ctx); err != nil {
 		return sdk.Unchanged(err)
 	}
@@ -97,11 +100,15 @@ func (v *vip) Promote(ctx context.Context, t *sdk.Transition) error {
 	if err != nil {
 		return sdk.Unchanged(err)
 	}
-	seen, err := v.lookBeside(guard, unknown)
+	seen, err := v.lookBeside(guard.State, guard.err)
+	if left && err == nil && len(seen.here) > 0 { // put there by somebody else
+		guard = v.opened(t.LeaseUntil)
+		seen, err = v.lookBeside(guard.State, guard.err)
+	}
 	if err != nil {
 		return sdk.Unchanged(err)
 	}
-	already, err := v.adopt(l, seen, open, t.LeaseUntil)
+	already, err := v.adopt(l, seen, guard.open, t.LeaseUntil)
 	switch {
 	case err != nil:
 		return err
@@ -135,6 +142,21 @@ func (v *vip) Promote(ctx context.Context, t *sdk.Transition) error {
 	}
 	sdk.Note(ctx, "%s on %s", v, l.name)
 	return nil
+}
+
+// An opened is a guard that a promotion finds.
+type opened struct {
+	kernelguard.State
+	open bool  // by a process of before, and kept open
+	err  error // it could not be looked at
+}
+
+// opened looks at the guard. What a process of before has opened is kept open,
+// if it lives.
+func (v *vip) opened(until sdk.Instant) opened {
+	state, err := v.guard.State()
+	open := v.Guard && err == nil && state.Current && state.Left > 0 && v.guard.Renew(until) == nil
+	return opened{state, open, err}
 }
 
 // probes tells whether to look for other hosts with the addresses: unless the

@@ -277,6 +277,36 @@ func TestAddressOfTheHost(t *testing.T) {
 	}
 }
 
+// What somebody else does between a demotion and the next promotion is seen,
+// though little is looked at then.
+func TestPromoteAfterOthers(t *testing.T) {
+	t.Parallel()
+	needs(t, "ip", "nft")
+	l := netlab.New(t)
+	a := newNode(t, l.Host("192.0.2.11/24", "2001:db8::11/64"), "a", both())
+	peer := l.Host(peer4+"/24", peer6+"/64")
+	echoes(a.Host)
+	a.demote(sdk.OutcomeAlready)
+	for range 3 {
+		a.Run("nft", "flush", "ruleset")
+		a.promote(sdk.OutcomeDone)
+		a.owns(true)
+		a.check(sdk.RolePrimary, true, "")
+		if !reaches(peer, at4, 5*time.Second) {
+			t.Errorf("%s does not answer on the primary", at4)
+		}
+		a.demote(sdk.OutcomeDone)
+		if reaches(peer, at4, 100*time.Millisecond) {
+			t.Errorf("%s answers after the demotion", at4)
+		}
+	}
+	a.Run("ip", "address", "add", "192.0.2.10/32", "dev", "eth0")
+	a.promote(sdk.OutcomeDone) // it is guarded, so it is taken for a leftover
+	a.check(sdk.RolePrimary, true, "")
+	a.demote(sdk.OutcomeDone)
+	a.owns(false)
+}
+
 func TestCheckLooksAtTheInterface(t *testing.T) {
 	t.Parallel()
 	l := netlab.New(t)

@@ -61,6 +61,7 @@ type Plugin struct {
 	checkTakes time.Duration
 	renewErr   error
 	renewed    sdk.Instant
+	renewals   int
 	guard      *timer
 	killed     chan struct{} // closed by Kill; replaced
 	unkillable bool
@@ -179,6 +180,13 @@ func (p *Plugin) Renewed() sdk.Instant {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.renewed
+}
+
+// Renewals returns how often the part was asked to renew.
+func (p *Plugin) Renewals() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.renewals
 }
 
 // Acts returns every attempt asked for so far.
@@ -409,6 +417,7 @@ func (p *Plugin) Check(ctx context.Context, _ sdk.Role, _ sdk.Term) (sdk.Health,
 func (p *Plugin) Renew(_ context.Context, until sdk.Instant) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.renewals++
 	if p.renewErr != nil {
 		return p.renewErr
 	}
