@@ -312,7 +312,7 @@ func (b *bench) address(ctx context.Context) error {
 
 // quickly is between two questions where an outage is shorter than a few of
 // the usual ones.
-const quickly = 500 * time.Microsecond
+const quickly = time.Millisecond
 
 // vip adds how long the acts of vip took, as deputy's history has it. Answers
 // cease early in its demotion and come back before the end of its promotion,

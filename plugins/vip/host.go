@@ -328,15 +328,17 @@ func (v *vip) leave(ctx context.Context, parting sdk.Instant) (did string, _ err
 		return "", err
 	}
 	had := addrsOf(now.here)
+	var names []string
+	for _, e := range now.here { // before it hurries: the kernel is asked for their interfaces
+		names = append(names, e.String())
+	}
 	cut := v.cutter.OfAddresses(ctx, had)
 	silence := v.silence(parting)
 	v.cutter.End(ctx, cut)
-	var gone []string
 	for _, e := range now.here {
 		if err := v.kernel.remove(e); err != nil {
 			return "", errors.Join(err, silence)
 		}
-		gone = append(gone, e.String())
 	}
 	if len(now.here) > 0 {
 		left, err := v.kernel.list(had)
@@ -360,7 +362,7 @@ func (v *vip) leave(ctx context.Context, parting sdk.Instant) (did string, _ err
 	v.mu.Lock()
 	v.left = silence == nil && !v.promoting
 	v.mu.Unlock()
-	return strings.Join(gone, ", "), nil
+	return strings.Join(names, ", "), nil
 }
 
 // sweepDelay lets the demotion be answered first: to look at all sockets keeps

@@ -62,6 +62,7 @@ type election struct {
 	memory  sync.Mutex // held while the witness writes
 	saved   supervisor.Seen
 	savedAt sdk.Instant
+	newsAt  sdk.Instant // when there began to be more to save; zero: there is not
 }
 
 // A basis is what a take compares, and what makes one State newer than
@@ -403,11 +404,18 @@ func same(a, b supervisor.State) bool {
 	return reflect.DeepEqual(a, b)
 }
 
-// remember has the witness keep what was seen.
-func (e *election) remember() {
+// settling is how long what was seen waits to be kept: to write it to the disk
+// takes time that a role which moves has better use for. Should the host lose
+// its power before, its revision, at most a minute old, still tells of records
+// that went back.
+const settling = 100 * time.Millisecond
+
+// remember has the witness keep what was seen, once it is older than patience.
+// It returns when it has to be called again; zero when that is not due.
+func (e *election) remember(patience time.Duration) sdk.Instant {
 	w := e.c.cfg.Witness
 	if w == nil {
-		return
+		return 0
 	}
 	e.memory.Lock()
 	defer e.memory.Unlock()
@@ -419,16 +427,24 @@ func (e *election) remember() {
 	e.mu.Unlock()
 	old := e.saved
 	if !ready || seen == old {
-		return
+		e.newsAt = 0
+		return 0
 	}
 	if seen.Cluster == old.Cluster && seen.Term == old.Term && seen.Origin == old.Origin && now < e.savedAt.Add(time.Minute) {
-		return // revisions alone can wait
+		return 0 // revisions alone can wait
+	}
+	if e.newsAt == 0 {
+		e.newsAt = now
+	}
+	if due := e.newsAt.Add(patience); now < due && old != (supervisor.Seen{}) {
+		return due
 	}
 	if err := w.SaveSeen(e.service, seen); err != nil {
 		e.c.log.Warn("cannot keep what was seen of the election", "service", e.service, "cause", err)
-		return
+		return 0
 	}
-	e.saved, e.savedAt = seen, now
+	e.saved, e.savedAt, e.newsAt = seen, now, 0
+	return 0
 }
 
 // tidy deletes what nobody else is there to delete: a reservation past its

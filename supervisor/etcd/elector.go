@@ -35,6 +35,7 @@ func (e *elector) Observe(ctx context.Context) iter.Seq[supervisor.State] {
 	return func(yield func(supervisor.State) bool) {
 		e.observed(1)
 		defer e.observed(-1)
+		defer e.remember(0)
 		changed := make(chan struct{}, 1)
 		defer e.change.add(changed)()
 		var last supervisor.State
@@ -47,7 +48,9 @@ func (e *elector) Observe(ctx context.Context) iter.Seq[supervisor.State] {
 				}
 			}
 			e.originate()
-			e.remember()
+			if due := e.remember(settling); due != 0 && (wake == 0 || due < wake) {
+				wake = due
+			}
 			e.tidy()
 			var timer <-chan struct{}
 			stop := func() {}

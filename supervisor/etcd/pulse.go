@@ -502,7 +502,9 @@ func (p *pulse) drop(l *lease) {
 	defer p.mu.Unlock()
 	p.leases = slices.DeleteFunc(p.leases, func(x *lease) bool { return x == l })
 	p.tell()
-	poke(p.wake)
+	if p.retired {
+		poke(p.wake)
+	}
 }
 
 // retire has the pulse end with the leases that hang on it now: one of those

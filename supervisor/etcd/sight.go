@@ -112,12 +112,19 @@ func (s *sight) buried() {
 	}
 }
 
+// breather is how long a pulse that is named anew is not looked at: the role has
+// just moved there, and etcd has what that still needs to do first.
+const breather = 20 * time.Millisecond
+
 // watch follows the pulse until ctx ends. While it is silent, reads make sure
 // that it really is: a watch can hang.
 func (s *sight) watch(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { s.feed.run(ctx) })
+	wg.Go(func() {
+		nap(ctx, breather)
+		s.feed.run(ctx)
+	})
 	defer s.view.change.add(s.poked)()
 	for {
 		s.mu.Lock()

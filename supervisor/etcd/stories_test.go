@@ -349,6 +349,44 @@ func TestAnEtcdOfThePastIsNotTrusted(t *testing.T) {
 	})
 }
 
+// Nothing is written to the disk while a role moves, and everything once it has,
+// or when nobody observes any more.
+func TestWhatWasSeenIsKeptOnceTheRoleHasMoved(t *testing.T) {
+	story(t, func(l *lab) {
+		a, b := l.join("a", 3*second), l.join("b", 3*second)
+		kept := func(want sdk.Term, when string) {
+			l.Helper()
+			synctest.Wait()
+			if seen, _ := b.host.witness.LoadSeen("db"); seen.Term != want {
+				l.Errorf("%s: term %d is kept, want %d", when, seen.Term, want)
+			}
+		}
+		lease := l.primary(a)
+		l.sees(b, "held", isHeld)
+		time.Sleep(2 * settling)
+		kept(1, "some time after the role was taken")
+		if err := lease.Resign(l.Context()); err != nil {
+			l.Fatal(err)
+		}
+		lease = l.primary(a)
+		l.sees(b, "of term 2", func(st supervisor.State) bool { return st.Term.Term == 2 })
+		kept(1, "when the role has just moved")
+		time.Sleep(2 * settling)
+		kept(2, "some time after that")
+		if err := lease.Resign(l.Context()); err != nil {
+			l.Fatal(err)
+		}
+		l.primary(a)
+		for st := range b.e.Observe(l.Context()) {
+			if st.Term.Term == 3 {
+				kept(2, "when the role has just moved again")
+				break
+			}
+		}
+		kept(3, "when nobody observes any more")
+	})
+}
+
 func TestAnotherClusterIsNotTrusted(t *testing.T) {
 	story(t, func(l *lab) {
 		a := l.join("a", 3*second)
