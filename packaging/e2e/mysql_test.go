@@ -165,6 +165,9 @@ func (s *databaseScene) suffer(f databaseFault, i int) {
 	if err := s.reached(s.began); err != nil {
 		s.Fatal(err)
 	}
+	if f.asked { // as before a switchover by hand: what the one before has begun is over
+		rest(s.ctx, time.Second)
+	}
 	from, before := s.primary()
 	since := time.Now()
 	s.began = now()

@@ -20,9 +20,10 @@ import (
 // has, which outlives this process.
 type guard struct {
 	settings
-	log    *slog.Logger
-	kernel *kernelguard.Guard
-	cutter *kernelguard.Cutter
+	log     *slog.Logger
+	kernel  *kernelguard.Guard
+	cutter  *kernelguard.Cutter
+	cutting sync.WaitGroup
 
 	mu      sync.Mutex // one change at a time
 	held    bool       // opened by an act of this guard
@@ -52,6 +53,7 @@ func (g *guard) Promote(ctx context.Context, t *sdk.Transition) error {
 	if until <= sdk.Now() {
 		return sdk.Refuse(errors.New("the lease does not hold any more"))
 	}
+	g.cutting.Wait()
 	state, err := g.kernel.State()
 	if err != nil {
 		return sdk.Unchanged(err)
@@ -76,36 +78,27 @@ func (g *guard) Promote(ctx context.Context, t *sdk.Transition) error {
 // partingTime is for how long resets may leave that end connections.
 const partingTime = 200 * time.Millisecond
 
-// Demote closes the ports. When it is planned, clients are answered until
-// their connections are known, which takes longest.
+// Demote closes the ports. Connections of before are ended after it: to find them
+// takes longer than all else, and whoever takes over need not wait for that.
 func (g *guard) Demote(ctx context.Context, t *sdk.Transition) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if t.Mode == sdk.Forced {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, forcedBound/2, errors.New("no time is left for it"))
-		defer cancel()
-	}
-	before, err := g.kernel.State()
-	already := err == nil && before.Current && before.Left == 0
-	var cut kernelguard.Connections
-	if !already && t.Mode != sdk.Forced {
-		cut = g.cutter.OfPorts(ctx, g.guarded())
-	}
-	parting := time.Duration(0)
+	already, parting := false, time.Duration(0)
 	if g.held { // within the lease, however long that took
 		parting = min(partingTime, g.renewed.Sub(sdk.Now()))
+	} else {
+		before, err := g.kernel.State()
+		already = err == nil && before.Current && before.Left == 0
 	}
 	g.held, g.renewed = false, 0
 	if err := errors.Join(g.kernel.Disarm(parting), g.kernel.Install()); err != nil {
 		return err
 	}
 	g.keep()
-	if !already {
-		g.cutter.End(ctx, cut)
-		g.cutter.End(ctx, g.cutter.OfPorts(ctx, g.guarded())) // those that began meanwhile
-	}
 	state, err := g.kernel.State()
+	if !already {
+		g.cut()
+	}
 	switch {
 	case err != nil:
 		return err
@@ -117,6 +110,19 @@ func (g *guard) Demote(ctx context.Context, t *sdk.Transition) error {
 	sdk.Note(ctx, "%s is closed", g)
 	return nil
 }
+
+// cut ends the connections that the closed guard would not let through. What
+// opens the ports again waits for it.
+func (g *guard) cut() {
+	g.cutting.Go(func() {
+		ctx, cancel := context.WithTimeoutCause(context.Background(), cutTime, errors.New("no time is left for it"))
+		defer cancel()
+		g.cutter.End(ctx, g.cutter.OfPorts(ctx, g.guarded()))
+	})
+}
+
+// cutTime bounds how long it may take to find and end connections.
+const cutTime = time.Second
 
 // Renew keeps the ports open until an instant.
 func (g *guard) Renew(_ context.Context, until sdk.Instant) error {
@@ -175,6 +181,7 @@ func (g *guard) Close() error {
 	g.keeping = nil
 	g.mu.Unlock()
 	k.end()
+	g.cutting.Wait()
 	return g.kernel.Close()
 }
 

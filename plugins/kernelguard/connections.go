@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -53,10 +52,10 @@ func ofPorts(ctx context.Context, p Ports) (Connections, error) {
 
 // Of linux/sock_diag.h and linux/inet_diag.h.
 const (
-	sockDiagByFamily = 20
-	sockDestroy      = 21
-	bytecode         = 1 // attribute of a request
-	sizeofSocketID   = 48
+	tcpdiagGetsock = 18
+	sockDestroy    = 21
+	bytecode       = 1 // attribute of a request
+	sizeofSocketID = 48
 
 	// Instructions of a program that picks sockets. Each names how far it is to the next one when
 	// it holds, and when not; to the end of the program is yes, and four bytes
@@ -84,66 +83,50 @@ func dial(ctx context.Context) (*netlink.Conn, error) {
 	return conn, nil
 }
 
-// find asks the kernel for sockets of either family at once; those of IPv6 may
-// have connections of IPv4.
-func find(ctx context.Context, program [][]condition, spare func(local, remote netip.Addr) bool) (Connections, error) {
-	if len(program) == 0 {
-		return Connections{}, nil
-	}
-	families := [2]byte{unix.AF_INET, unix.AF_INET6}
-	var (
-		all     [2][]found
-		errs    [2]error
-		looking sync.WaitGroup
-	)
-	for i, family := range families {
-		looking.Go(func() { all[i], errs[i] = findFamily(ctx, family, assemble(program), spare) })
-	}
-	looking.Wait()
-	if err := errors.Join(errs[:]...); err != nil {
-		return Connections{}, fmt.Errorf("find connections: %w", err)
-	}
-	return Connections{slices.Concat(all[:]...)}, nil
-}
-
 // states are all of a connection's but those that listen, are closed, or are
 // only remembered.
 const states = 1<<unix.BPF_TCP_ESTABLISHED | 1<<unix.BPF_TCP_SYN_SENT | 1<<unix.BPF_TCP_SYN_RECV |
 	1<<unix.BPF_TCP_FIN_WAIT1 | 1<<unix.BPF_TCP_FIN_WAIT2 | 1<<unix.BPF_TCP_CLOSE_WAIT |
 	1<<unix.BPF_TCP_LAST_ACK | 1<<unix.BPF_TCP_CLOSING | 1<<unix.BPF_TCP_NEW_SYN_RECV
 
-func findFamily(ctx context.Context, family byte, program []byte, spare func(local, remote netip.Addr) bool) ([]found, error) {
+// find asks the kernel for sockets of both families at once, as only its older
+// request can: it looks through all that the machine could have, which takes
+// milliseconds.
+func find(ctx context.Context, program [][]condition, spare func(local, remote netip.Addr) bool) (Connections, error) {
+	if len(program) == 0 {
+		return Connections{}, nil
+	}
 	conn, err := dial(ctx)
 	if err != nil {
-		return nil, err
+		return Connections{}, fmt.Errorf("find connections: %w", err)
 	}
 	defer conn.Close()
 	ae := netlink.NewAttributeEncoder()
-	ae.Bytes(bytecode, program)
+	ae.Bytes(bytecode, assemble(program))
 	filter, err := ae.Encode()
 	if err != nil {
-		return nil, err
+		return Connections{}, fmt.Errorf("find connections: %w", err)
 	}
+	request := append(make([]byte, 4+sizeofSocketID), binary.NativeEndian.AppendUint32(nil, states)...)
+	request = append(request, make([]byte, 4)...) // a struct inet_diag_req
 	replies, err := conn.Execute(netlink.Message{
-		Header: netlink.Header{Type: sockDiagByFamily, Flags: netlink.Request | netlink.Dump},
-		Data:   append(diagRequest(family, make([]byte, sizeofSocketID)), filter...),
+		Header: netlink.Header{Type: tcpdiagGetsock, Flags: netlink.Request | netlink.Dump},
+		Data:   append(request, filter...),
 	})
-	if errors.Is(err, unix.ENOENT) {
-		return nil, nil // no such family in this kernel
-	} else if err != nil {
-		return nil, explain(err)
+	if err != nil {
+		return Connections{}, fmt.Errorf("find connections: %w", explain(err))
 	}
 	var all []found
 	for _, m := range replies {
 		if len(m.Data) < 4+sizeofSocketID {
-			return nil, errors.New("short answer from the kernel")
+			return Connections{}, errors.New("find connections: short answer from the kernel")
 		}
 		f := found{m.Data[0], m.Data[4 : 4+sizeofSocketID]}
 		if !spare(f.ends()) {
 			all = append(all, f)
 		}
 	}
-	return all, nil
+	return Connections{all}, nil
 }
 
 // end ends the connections, with a reset to both ends, and returns how many it

@@ -35,7 +35,7 @@ func (m *mysql) Demote(ctx context.Context, t *sdk.Transition) error {
 		return fmt.Errorf("it is read-only at %s: %w", f.position, sdk.ErrAlready)
 	}
 	heirs := m.reach(ctx, t)
-	defer closeAll(heirs)
+	defer hangUp(heirs)
 	if len(heirs) == 1 && heirs[0].err != nil && mayStay(t) {
 		return sdk.Unchanged(fmt.Errorf("reach the successor %s: %w", heirs[0].Node, heirs[0].err))
 	}

@@ -21,6 +21,8 @@ func (m *mysql) Follow(ctx context.Context, t *sdk.Transition) error {
 	if t.Primary.Address == "" {
 		return sdk.Refuse(fmt.Errorf("follow %s: it has published no address", t.Primary.Node))
 	}
+	primary := m.call(ctx, t.Primary) // while there is something else to do
+	defer primary.hangUp()
 	l, err := m.begin(ctx)
 	if err != nil {
 		return err
@@ -55,7 +57,7 @@ func (m *mysql) Follow(ctx context.Context, t *sdk.Transition) error {
 			return err
 		}
 	}
-	extra, err := m.lackedBy(ctx, t.Primary, f)
+	extra, err := primary.lacks(ctx, f)
 	if err != nil {
 		return fmt.Errorf("ask %s what it has: %w", source, err)
 	}
@@ -87,19 +89,13 @@ func (m *mysql) Follow(ctx context.Context, t *sdk.Transition) error {
 	return nil
 }
 
-// lackedBy are the transactions of this server that another node's lacks. It
-// asks after this one has stopped, so that only what is really too much is.
-func (m *mysql) lackedBy(ctx context.Context, p sdk.Peer, f facts) (string, error) {
-	at, err := m.other(p.Address)
-	if err != nil {
-		return "", err
+// lacks are the transactions of this server that the one called lacks. It asks
+// after this one has stopped, so that only what is really too much is.
+func (c *call) lacks(ctx context.Context, f facts) (string, error) {
+	if <-c.made; c.err != nil {
+		return "", c.err
 	}
-	there, err := newServer(at, m.ConnectTimeout).connect(ctx)
-	if err != nil {
-		return "", err
-	}
-	defer there.close()
-	theirs, err := there.look(ctx, there)
+	theirs, err := c.link.look(ctx, c.link)
 	if err != nil {
 		return "", err
 	}

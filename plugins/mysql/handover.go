@@ -11,48 +11,63 @@ import (
 	"github.com/deputy-ha/deputy/sdk"
 )
 
-// An heir is a node that may come next, with a connection to its server.
-type heir struct {
+// A call is a connection to another node's server, made in the background. Its
+// link and its error, why there is none, are for who has seen made closed.
+type call struct {
 	sdk.Peer
+	made chan struct{}
 	link *link
-	err  error // why there is no connection
+	err  error
+	end  context.CancelCauseFunc
+}
+
+func (m *mysql) call(ctx context.Context, p sdk.Peer) *call {
+	ctx, end := context.WithCancelCause(ctx)
+	c := &call{Peer: p, made: make(chan struct{}), end: end}
+	go func() { // hangUp waits for it
+		defer close(c.made)
+		at, err := m.other(p.Address)
+		if err == nil {
+			c.link, err = newServer(at, m.ConnectTimeout).connect(ctx)
+		}
+		c.err = err
+	}()
+	return c
+}
+
+// hangUp ends the connection, or what would make it.
+func (c *call) hangUp() {
+	c.end(errors.New("nobody waits for the connection any more"))
+	if <-c.made; c.link != nil {
+		c.link.close()
+	}
 }
 
 // reach connects to the nodes that may come next, while writes go on still.
-func (m *mysql) reach(ctx context.Context, t *sdk.Transition) []heir {
+func (m *mysql) reach(ctx context.Context, t *sdk.Transition) []*call {
 	if m.Replication.User == "" || m.Demotion.WaitReplicas == 0 || t.Reason == sdk.ReasonStart {
 		return nil
 	}
-	var heirs []heir
+	var heirs []*call
 	for _, p := range successors(t) {
-		heirs = append(heirs, heir{Peer: p})
+		heirs = append(heirs, m.call(ctx, p))
 	}
-	var all sync.WaitGroup
-	for i := range heirs {
-		all.Go(func() {
-			at, err := m.other(heirs[i].Address)
-			if err == nil {
-				heirs[i].link, err = newServer(at, m.ConnectTimeout).connect(ctx)
-			}
-			heirs[i].err = err
-		})
+	for _, h := range heirs {
+		<-h.made
 	}
-	all.Wait()
 	return heirs
 }
 
-func closeAll(heirs []heir) {
-	for _, h := range heirs {
-		if h.link != nil {
-			h.link.close()
-		}
+func hangUp(all []*call) {
+	for _, c := range all {
+		c.hangUp()
 	}
 }
 
 // handOver waits until the successor has applied all that this server has: the
 // one that is named, else the first of the members. Without an account to ask
 // them by it waits until the server has sent all to its replicas.
-func (m *mysql) handOver(ctx context.Context, t *sdk.Transition, f facts, heirs []heir) (seen string, err error) {
+func (m *mysql) handOver(ctx context.Context, t *sdk.Transition, f facts, heirs []*call) (seen string, err error) {
 	within := m.Demotion.WaitReplicas
 	if deadline, ok := ctx.Deadline(); ok {
 		within = max(0, min(within, time.Until(deadline)-2*reserve))
@@ -104,13 +119,13 @@ func successors(t *sdk.Transition) []sdk.Peer {
 	return all
 }
 
-// await waits until an heir's server has applied what this one has.
-func (h heir) await(ctx context.Context, f facts) error {
-	if h.link == nil {
-		return h.err
+// await waits until the server called has applied what this one has.
+func (c *call) await(ctx context.Context, f facts) error {
+	if c.link == nil {
+		return c.err
 	}
 	for {
-		answer, err := h.link.one(ctx, h.link.awaitApplied(f.applied, time.Second))
+		answer, err := c.link.one(ctx, c.link.awaitApplied(f.applied, time.Second))
 		if err != nil || answer == "0" {
 			return err
 		}

@@ -66,22 +66,32 @@ func (t targetsPlugin) Configure(context.Context, supervisor.Part) (plugin.Plugi
 }
 
 // keepUnits has the gate live as long as the role, and the target of a standby
-// active where this node is one. Nothing waits for either. The returned func
-// ends that, and tells the gate to stop unless the role is kept. Once told has
-// ended the service is told to end, and nothing is started any more.
+// active where this node is one, a moment later. Nothing waits for either. The
+// returned func ends that, and tells the gate to stop unless the role is kept.
+// Once told has ended the service is told to end, and nothing is started any more.
 func (t *seat) keepUnits(told context.Context) func() {
 	if !hasTargets(t.service) {
 		return func() {}
 	}
 	k := unitKeeper{targets: t.targets(), role: func() sdk.Role { return t.member.Status().Role }, log: t.log}
+	// To start a unit costs tens of milliseconds of processor time for its sandbox,
+	// which a role that moves has better use for. The gate has nothing to do before
+	// s + 0.75 T.
+	after := supervisor.NewTiming(t.service.TTL).Renew
 	ctx, end := context.WithCancelCause(context.Background())
 	var keeper sync.WaitGroup
 	keeper.Go(func() {
 		var last sdk.Role
 		for s := range t.member.Watch(ctx) {
-			if s.Role != last && told.Err() == nil {
-				k.follow(s.Role)
-				last = s.Role
+			if s.Role == last {
+				continue
+			}
+			select {
+			case <-time.After(after):
+			case <-ctx.Done():
+			}
+			if last = k.role(); told.Err() == nil && ctx.Err() == nil {
+				k.follow(last)
 			}
 		}
 	})
