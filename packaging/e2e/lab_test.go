@@ -94,10 +94,11 @@ func openLab(ctx context.Context, dir string, r release, what setup, f *figures)
 	if err != nil {
 		return nil, err
 	}
-	if l.first == nil {
-		l.first = ordersService
+	first := l.first
+	if first == nil {
+		first = ordersService
 	}
-	l.orders = l.watch(l.first(l.ttl))
+	l.orders = l.watch(first(l.ttl))
 	if l.queue {
 		l.watch(queueService(l.ttl))
 		l.watch(parserService(l.ttl))
@@ -114,7 +115,9 @@ func openLab(ctx context.Context, dir string, r release, what setup, f *figures)
 	}
 	l.health = &health{service: l.orders.name}
 	for _, h := range l.hosts {
-		l.probing.Go(func() error { return l.health.ask(probing, h) })
+		if l.first == nil { // what else is in its place is looked at by its clients, who have few processors
+			l.probing.Go(func() error { return l.health.ask(probing, h) })
+		}
 	}
 	return l, l.each(func(h *host) error { return l.fresh(ctx, h) })
 }
