@@ -15,6 +15,7 @@ type Figures struct {
 	Service string    `json:"service"`
 	Node    string    `json:"node"`
 	Version string    `json:"version"` // of deputy
+	Process string    `json:"process"` // that counts: services of one process have the same; empty where nobody says
 	Began   time.Time `json:"began"`   // the counting; wall time
 
 	Role  sdk.Role      `json:"role"`

@@ -3,6 +3,7 @@ package control
 import (
 	"bytes"
 	"context"
+	"encoding/gob"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -83,6 +84,29 @@ func (c *Client) WatchStatus(ctx context.Context) iter.Seq2[supervisor.Status, e
 // Figures returns what the member has counted.
 func (c *Client) Figures(ctx context.Context) (supervisor.Figures, error) {
 	return ask[supervisor.Figures](ctx, c, "/figures")
+}
+
+// AllFigures returns what the members of all services of the supervisor's process
+// have counted.
+func (c *Client) AllFigures(ctx context.Context) ([]supervisor.Figures, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, askTime+slack, fmt.Errorf("%w at %s: it accepted the request and is silent", ErrNoDaemon, c.socket))
+	defer cancel()
+	res, err := c.do(ctx, "GET", "/figures/all", nil)
+	if err != nil {
+		return nil, causeOr(ctx, err)
+	}
+	defer res.Body.Close()
+	var all []supervisor.Figures
+	for dec := gob.NewDecoder(res.Body); ; {
+		var f supervisor.Figures
+		switch err := dec.Decode(&f); {
+		case errors.Is(err, io.EOF):
+			return all, nil
+		case err != nil:
+			return nil, fmt.Errorf("read the answer from %s: %w", c.socket, causeOr(ctx, err))
+		}
+		all = append(all, f)
+	}
 }
 
 // Clear tells a blocked or failed member that an operator has put things right.

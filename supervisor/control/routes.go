@@ -2,12 +2,14 @@ package control
 
 import (
 	"context"
+	"encoding/gob"
 	"encoding/json"
 	"fmt"
 	"io"
 	"iter"
 	"net/http"
 	"runtime/pprof"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -53,7 +55,8 @@ func (s *Server) routes(wg *sync.WaitGroup) http.Handler {
 	handle("GET /watch", read, func(w http.ResponseWriter, r *http.Request) {
 		stream(w, r, s.Member.Watch, s.Member.Status)
 	})
-	see("/figures", func(*http.Request) (any, error) { return s.Member.Figures(), nil })
+	see("/figures", func(*http.Request) (any, error) { return s.ours(s.Member.Figures()), nil })
+	handle("GET /figures/all", read, s.figures)
 	see("/log-level", func(*http.Request) (any, error) { return s.Level.Get(), nil })
 	order("PUT /log-level", func(r *http.Request) error {
 		level, err := body[LogLevel](r)
@@ -137,6 +140,29 @@ func (s *Server) routes(wg *sync.WaitGroup) http.Handler {
 		patience(w) // the one of the request before has run out
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// figures answers with the figures of all services of the process, one after the
+// other, as package gob has them: they are for programs of this kind alone, and
+// there may be thousands.
+func (s *Server) figures(w http.ResponseWriter, _ *http.Request) {
+	all := s.Figures
+	if all == nil {
+		all = func() iter.Seq[supervisor.Figures] { return slices.Values([]supervisor.Figures{s.Member.Figures()}) }
+	}
+	enc := gob.NewEncoder(w)
+	for f := range all() {
+		patience(w)
+		if enc.Encode(s.ours(f)) != nil {
+			return // whoever does not read the answer has gone
+		}
+	}
+}
+
+// ours are figures that say which process has counted them.
+func (s *Server) ours(f supervisor.Figures) supervisor.Figures {
+	f.Process = s.Process.ID
+	return f
 }
 
 // answer serves one question within a bounded time.

@@ -63,6 +63,9 @@ type Server struct {
 	Reload  func(context.Context) (Reloaded, error)
 	Process Process
 	Level   *Level // of the whole process's log
+	// Figures yields those of all services of the process; nil yields none but
+	// this one's.
+	Figures func() iter.Seq[supervisor.Figures]
 	Log     *slog.Logger
 
 	lookup func(group string) (uint32, bool) // nil outside of tests: the system's groups

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"os"
 	"runtime"
@@ -241,6 +242,17 @@ func (e *engine) run(ctx context.Context) error {
 	end(errEnded)
 	keeper.Wait()
 	return errors.Join(late, faults, kept)
+}
+
+// figures yields those of all services that run here.
+func (e *engine) figures() iter.Seq[supervisor.Figures] {
+	return func(yield func(supervisor.Figures) bool) {
+		for _, s := range e.seats {
+			if !yield(s.member.Figures()) {
+				return
+			}
+		}
+	}
 }
 
 // members runs all members until ctx ends, and returns when all have ended.

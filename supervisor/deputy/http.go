@@ -212,6 +212,11 @@ func (k *sockets) Figures(ctx context.Context, service string) (supervisor.Figur
 	return put(k, service, func(c *control.Client) (supervisor.Figures, error) { return c.Figures(ctx) })
 }
 
+// AllFigures returns the same of all services that share its process.
+func (k *sockets) AllFigures(ctx context.Context, service string) ([]supervisor.Figures, error) {
+	return put(k, service, func(c *control.Client) ([]supervisor.Figures, error) { return c.AllFigures(ctx) })
+}
+
 // History returns the service's changes of role, as its supervisor reads them.
 func (k *sockets) History(ctx context.Context, service string) ([]supervisor.Change, error) {
 	return put(k, service, func(c *control.Client) ([]supervisor.Change, error) { return c.History(ctx, service) })

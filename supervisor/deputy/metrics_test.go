@@ -4,21 +4,25 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
 	"github.com/deputy-ha/deputy/sdk"
 	"github.com/deputy-ha/deputy/supervisor"
+	"github.com/deputy-ha/deputy/supervisor/boottime"
 	"github.com/deputy-ha/deputy/supervisor/control"
 	deputyhttp "github.com/deputy-ha/deputy/supervisor/http"
 )
@@ -42,6 +46,10 @@ func (a asked) Services() []string { return a.names }
 
 func (a asked) Figures(ctx context.Context, service string) (supervisor.Figures, error) {
 	return a.clients[service].Figures(ctx)
+}
+
+func (a asked) AllFigures(ctx context.Context, service string) ([]supervisor.Figures, error) {
+	return a.clients[service].AllFigures(ctx)
 }
 
 // plausible are figures of a service of two plugins that has moved a few times.
@@ -87,6 +95,13 @@ func serveMany(tb testing.TB, n int) asked {
 	ctx, stop := context.WithCancelCause(context.Background())
 	var serving sync.WaitGroup
 	tb.Cleanup(func() { stop(errEnded); serving.Wait() })
+	all := func(yield func(supervisor.Figures) bool) {
+		for _, name := range a.names {
+			if !yield(plausible(name)) {
+				return
+			}
+		}
+	}
 	for i := range n {
 		name := fmt.Sprintf("service-%04d", i)
 		own := filepath.Join(dir, name)
@@ -95,6 +110,7 @@ func serveMany(tb testing.TB, n int) asked {
 		}
 		s := &control.Server{
 			Socket: filepath.Join(own, control.SocketName), Member: counted{figures: plausible(name)},
+			Process: control.Process{ID: "one"}, Figures: func() iter.Seq[supervisor.Figures] { return all },
 			Level: new(control.Level), Log: slog.New(slog.DiscardHandler),
 		}
 		serving.Go(func() {
@@ -158,6 +174,60 @@ func scrapeNode(ts *testscript.TestScript, neg bool, args []string) {
 		case time.Now().After(deadline):
 			ts.Fatalf("not within 20s: %q among what %s tells:\n%s", args[2], args[0], w.Body)
 		}
+	}
+}
+
+// Nothing of a service's figures is lost when all of a process are asked for at
+// once, and they come from the process that they say.
+func TestFiguresOfAProcessAreThoseOfEach(t *testing.T) {
+	a := serveMany(t, 3)
+	h := deputyhttp.New(a, slog.New(slog.DiscardHandler))
+	for up := 0; up < len(a.names); up, _ = scrape(h) { // until all serve
+	}
+	var each []supervisor.Figures
+	for _, name := range a.names {
+		f, err := a.Figures(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Process != "one" {
+			t.Errorf("%s is counted by process %q", name, f.Process)
+		}
+		f.Began, f.Since, f.LeaseUntil, f.Contact.Last = time.Time{}, time.Time{}, 0, time.Time{}
+		each = append(each, f)
+	}
+	all, err := a.AllFigures(t.Context(), a.names[1])
+	for i := range all {
+		all[i].Began, all[i].Since, all[i].LeaseUntil, all[i].Contact.Last = time.Time{}, time.Time{}, 0, time.Time{}
+	}
+	if diff := cmp.Diff(each, all); err != nil || diff != "" {
+		t.Errorf("all of a process (-each +all): %v\n%s", err, diff)
+	}
+}
+
+// A process tells of all services that it runs.
+func TestFiguresOfAllSeats(t *testing.T) {
+	clock, err := boottime.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer clock.Close()
+	e := &engine{}
+	for _, name := range []string{"orders", "web"} {
+		m, err := supervisor.NewMember(supervisor.Setup{
+			Service: supervisor.Service{Name: name, TTL: time.Second}, Clock: clock, Log: slog.New(slog.DiscardHandler),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.seats = append(e.seats, &seat{name: name, member: m})
+	}
+	var told []string
+	for f := range e.figures() {
+		told = append(told, f.Service)
+	}
+	if want := []string{"orders", "web"}; !slices.Equal(told, want) {
+		t.Errorf("tells of %q, want %q", told, want)
 	}
 }
 

@@ -80,7 +80,7 @@ func (e *engine) seat(s supervisor.Service) (_ *seat, err error) {
 	}
 	t.server = &control.Server{
 		Socket: filepath.Join(e.a.dir(s.Name), control.SocketName), Member: t.member, Cluster: e.records,
-		Reload: t.reload, Process: e.process, Level: e.level, Log: log,
+		Reload: t.reload, Process: e.process, Figures: e.figures, Level: e.level, Log: log,
 	}
 	e.watch(t)
 	t.begin()

@@ -2,6 +2,7 @@ package http
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -16,6 +17,9 @@ type fakeNode struct {
 	names  []string
 	// figures are those of a service; without it there are none but its name.
 	figures func(ctx context.Context, service string) (supervisor.Figures, error)
+	// together are those of all that share its process; without it nothing answers
+	// for more than itself.
+	together func(service string) ([]supervisor.Figures, error)
 
 	mu    sync.Mutex
 	asked []string
@@ -48,6 +52,13 @@ func (n *fakeNode) Figures(ctx context.Context, service string) (supervisor.Figu
 		return supervisor.Figures{Service: service}, nil
 	}
 	return n.figures(ctx, service)
+}
+
+func (n *fakeNode) AllFigures(_ context.Context, service string) ([]supervisor.Figures, error) {
+	if n.together == nil {
+		return nil, errors.New("an older supervisor")
+	}
+	return n.together(service)
 }
 
 // questionsAsked is how often supervisors were asked.

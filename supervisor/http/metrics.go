@@ -26,8 +26,9 @@ var errScraped = errors.New("no answer within the time of a scrape")
 // have counted, asked at the same time. One that does not answer is told as down,
 // and costs a scrape no more than scrapeTime.
 func metrics(n Node, now func() sdk.Instant) http.Handler {
+	var m meter
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		answers := gather(r.Context(), n)
+		answers := m.gather(r.Context(), n)
 		open := acceptsOpen(r.Header.Values("Accept"))
 		// The deadlines of leases are looked at last. Nothing is compressed: that
 		// takes longer than it saves in any network that a cluster is in.
@@ -72,26 +73,85 @@ type answer struct {
 	labels string // its common ones, as they are written
 }
 
+// A meter remembers which services share a process: they are asked all at once.
+type meter struct {
+	mu      sync.Mutex
+	process map[string]string // of services, when they answered last
+}
+
 // gather asks all services of a node, and returns their answers by name.
-func gather(ctx context.Context, n Node) []answer {
+func (m *meter) gather(ctx context.Context, n Node) []answer {
 	ctx, cancel := context.WithTimeoutCause(ctx, scrapeTime, errScraped)
 	defer cancel()
 	names := n.Services()
 	slices.Sort(names)
 	all := make([]answer, len(names))
-	var asking sync.WaitGroup
 	for i, name := range names {
+		all[i].Service = name
+	}
+	var asking sync.WaitGroup
+	for _, some := range m.together(names) {
 		asking.Go(func() {
-			a := answer{Figures: supervisor.Figures{Service: name}}
-			if f, err := n.Figures(ctx, name); err == nil {
-				a.Figures, a.up = f, true
+			if len(some) > 1 {
+				figures, _ := n.AllFigures(ctx, names[some[0]]) // else each for itself
+				for _, f := range figures {
+					if i, found := slices.BinarySearch(names, f.Service); found && among(some, i) {
+						all[i].Figures, all[i].up = f, true
+					}
+				}
 			}
-			a.labels = string(appendLabel(appendLabel(nil, "service", name), "node", a.Node))
-			all[i] = a
+			for _, i := range some {
+				if all[i].up {
+					continue
+				}
+				asking.Go(func() {
+					if f, err := n.Figures(ctx, names[i]); err == nil {
+						all[i].Figures, all[i].up = f, true
+					}
+				})
+			}
 		})
 	}
 	asking.Wait()
+	for i, name := range names {
+		all[i].labels = string(appendLabel(appendLabel(nil, "service", name), "node", all[i].Node))
+	}
+	m.learn(all)
 	return all
+}
+
+// among reports whether i is among the numbers, which ascend.
+func among(numbers []int, i int) bool {
+	_, found := slices.BinarySearch(numbers, i)
+	return found
+}
+
+// together returns the places of names, those that share a process together.
+func (m *meter) together(names []string) [][]int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var groups [][]int
+	of := make(map[string]int) // the group of a process
+	for i, name := range names {
+		process := m.process[name]
+		if g, begun := of[process]; begun && process != "" {
+			groups[g] = append(groups[g], i)
+			continue
+		}
+		of[process] = len(groups)
+		groups = append(groups, []int{i})
+	}
+	return groups
+}
+
+// learn takes note of which processes have answered.
+func (m *meter) learn(answers []answer) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.process = make(map[string]string, len(answers))
+	for _, a := range answers {
+		m.process[a.Service] = a.Process
+	}
 }
 
 // families writes all metrics of these answers, which are in order, as of now.

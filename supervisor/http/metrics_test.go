@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -205,6 +206,60 @@ func TestMetricsOfServicesThatDoNotAnswer(t *testing.T) {
 			t.Errorf("tells %d things of a service that does not answer, want that", n)
 		}
 	})
+}
+
+// Services that have told that they share a process are asked all at once, and
+// each for itself where that comes to nothing.
+func TestMetricsOfOneProcess(t *testing.T) {
+	n := counting("lone", "orders", "stock", "web")
+	process := map[string]string{"lone": "1", "orders": "2", "stock": "2", "web": "2"}
+	var mu sync.Mutex
+	var asked []string
+	note := func(format string, args ...any) {
+		mu.Lock()
+		defer mu.Unlock()
+		asked = append(asked, fmt.Sprintf(format, args...))
+	}
+	of := func(service string) supervisor.Figures {
+		f := all(service)
+		f.Process = process[service]
+		return f
+	}
+	n.figures = func(_ context.Context, service string) (supervisor.Figures, error) {
+		note("%s", service)
+		return of(service), nil
+	}
+	together := func(services ...string) func(string) ([]supervisor.Figures, error) {
+		return func(service string) (all []supervisor.Figures, err error) {
+			note("all of %s", service)
+			for _, s := range services {
+				all = append(all, of(s))
+			}
+			return all, nil
+		}
+	}
+	h := routes(n, slog.New(slog.DiscardHandler), func() sdk.Instant { return start })
+	scrape := func(when string, want ...string) {
+		t.Helper()
+		asked = nil
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+		for _, service := range n.names {
+			has(t, w.Body.String(), `deputy_service_up{service="`+service+`"} 1`, `deputy_primary{service="`+service+`",node="db1"} 1`)
+		}
+		if slices.Sort(asked); !slices.Equal(asked, want) {
+			t.Errorf("%s: asked for %q, want %q", when, asked, want)
+		}
+	}
+	scrape("nothing is known", "lone", "orders", "stock", "web")
+	n.together = together("orders", "stock", "web", "another")
+	scrape("they share a process", "all of orders", "lone")
+	n.together = together("orders", "stock")
+	process["web"] = "3"
+	scrape("one has moved", "all of orders", "lone", "web")
+	scrape("and is known to have", "all of orders", "lone", "web")
+	n.together = nil
+	scrape("an older supervisor", "lone", "orders", "stock", "web")
 }
 
 func TestMetricsKeepTheConventions(t *testing.T) {

@@ -22,4 +22,6 @@ type Node interface {
 	History(ctx context.Context, service string) ([]supervisor.Change, error)
 	// Figures returns what the service's supervisor has counted and timed.
 	Figures(ctx context.Context, service string) (supervisor.Figures, error)
+	// AllFigures returns the same of all services that share its process.
+	AllFigures(ctx context.Context, service string) ([]supervisor.Figures, error)
 }

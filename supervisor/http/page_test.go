@@ -66,6 +66,10 @@ func (s *stage) Figures(context.Context, string) (supervisor.Figures, error) {
 	return supervisor.Figures{}, errors.New("the page asks for no figures")
 }
 
+func (s *stage) AllFigures(context.Context, string) ([]supervisor.Figures, error) {
+	return nil, errors.New("the page asks for no figures")
+}
+
 // healthy is a service of three nodes that is well, seen from n2.
 func healthy(name string, now time.Time) (supervisor.Report, []supervisor.Change) {
 	s := supervisor.State{
