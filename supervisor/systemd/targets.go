@@ -37,6 +37,7 @@ type Targets struct {
 	many   error         // why not all that belongs to the role could be stopped, as seen with alone
 	alone  bool          // nothing belongs to the target, as seen when nothing had to be fast
 	serves bool          // promoted, and not demoted since
+	moved  time.Time     // since when that is so, or is not
 	begun  bool          // the target was asked for since then
 	said   string        // what was logged last, to say it once
 }
@@ -174,7 +175,7 @@ func (t *Targets) promote(ctx context.Context, a sdk.Transition, progress func(s
 			return t.many
 		}
 		alone = t.alone
-		t.alone, t.serves, t.begun = false, true, false
+		t.alone, t.serves, t.moved, t.begun = false, true, time.Now(), false
 		return nil
 	})
 	if err != nil {
@@ -304,7 +305,7 @@ func (t *Targets) demote(ctx context.Context, a sdk.Transition, progress func(st
 	err := t.inTurn(ctx, func() error { // no check starts anything any more
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.serves = false
+		t.serves, t.moved = false, time.Now()
 		return nil
 	})
 	if err != nil {
@@ -344,6 +345,9 @@ func (t *Targets) Watch(ctx context.Context, changed func()) error {
 // A standby's is started again where it was stopped, as a start of the primary's
 // by hand does.
 func (t *Targets) Check(ctx context.Context, role sdk.Role, _ sdk.Term) (sdk.Health, error) {
+	if t.moving() {
+		return sdk.Health{Fit: true}, nil
+	}
 	if role != sdk.RolePrimary {
 		return t.checkStandby(ctx), nil
 	}
@@ -369,6 +373,18 @@ func (t *Targets) Check(ctx context.Context, role sdk.Role, _ sdk.Term) (sdk.Hea
 	}
 	t.isNews("active")
 	return sdk.Health{Fit: true}, nil
+}
+
+// calm is how long after an act nothing is looked at or started that nobody waits
+// for: a role that moves has better use for the processors.
+const calm = 300 * time.Millisecond
+
+// moving reports whether the role has just moved here, or away, and no unit is
+// known to belong to it.
+func (t *Targets) moving() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return !t.begun && time.Since(t.moved) < calm
 }
 
 // checkStandby is Check for a standby.

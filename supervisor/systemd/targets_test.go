@@ -38,6 +38,13 @@ func act(a sdk.Action, mode sdk.Mode, timeout time.Duration) sdk.Transition {
 	return sdk.Transition{Action: a, Mode: mode, Timeout: timeout, Service: "db", Term: 1, Attempt: 1}
 }
 
+// calmed is as if the role had moved some time ago.
+func calmed(t *Targets) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.moved = t.moved.Add(-calm)
+}
+
 func TestTargetsWaitForTheirMembers(t *testing.T) {
 	p, targets := scene(t, "parser.service", "report.timer")
 	p.unit("parser.service", func(u *fakeUnit) { u.slow = 30 * time.Millisecond })
@@ -110,6 +117,10 @@ func TestTargetsThatNothingBelongsToCostNothing(t *testing.T) {
 	if took := time.Since(began); took > 200*time.Millisecond {
 		t.Errorf("promote waited %s for nothing", took)
 	}
+	if h, err := targets.Check(t.Context(), sdk.RolePrimary, 1); !h.Fit || err != nil || len(p.called()) > 0 {
+		t.Errorf("check when the role has just moved: %+v, %v, and it did %q", h, err, p.called())
+	}
+	calmed(targets)
 	for range 2 { // it is not there, then it is being started
 		if h, err := targets.Check(t.Context(), sdk.RolePrimary, 1); !h.Fit || err != nil {
 			t.Errorf("check: %+v, %v", h, err)
@@ -209,6 +220,7 @@ func TestTargetsThatGotAMemberSinceTheyLooked(t *testing.T) {
 	if r := targets.Do(t.Context(), act(sdk.Promote, sdk.Planned, 20*time.Second), nil); r.Outcome != sdk.OutcomeAlready {
 		t.Errorf("promote: %+v", r)
 	}
+	calmed(targets)
 	if h, _ := targets.Check(t.Context(), sdk.RolePrimary, 1); !h.Fit {
 		t.Errorf("check: %+v", h)
 	}
@@ -294,6 +306,7 @@ func TestTargetsOfAUserWithoutRights(t *testing.T) {
 	if r.Outcome != sdk.OutcomeAlready {
 		t.Errorf("promote nothing: %+v", r)
 	}
+	calmed(targets)
 	for range 2 {
 		if h, _ := targets.Check(t.Context(), sdk.RolePrimary, 1); !h.Fit || !strings.Contains(h.Detail, "deputy enable db") {
 			t.Errorf("check: %+v", h)
