@@ -54,19 +54,21 @@ func (g *guard) Promote(ctx context.Context, t *sdk.Transition) error {
 		return sdk.Refuse(errors.New("the lease does not hold any more"))
 	}
 	g.cutting.Wait()
-	state, err := g.kernel.State()
-	if err != nil {
-		return sdk.Unchanged(err)
-	}
-	if state.Current && state.Left > 0 && g.kernel.Renew(until) == nil {
-		g.held, g.renewed = true, until
-		return fmt.Errorf("%s is open: %w", g, sdk.ErrAlready)
+	if g.held || g.keeping == nil { // else it is known to be closed
+		state, err := g.kernel.State()
+		if err != nil {
+			return sdk.Unchanged(err)
+		}
+		if state.Current && state.Left > 0 && g.kernel.Renew(until) == nil {
+			g.held, g.renewed = true, until
+			return fmt.Errorf("%s is open: %w", g, sdk.ErrAlready)
+		}
 	}
 	if err := g.kernel.Arm(until); err != nil {
 		return err
 	}
 	g.held, g.renewed = true, until
-	if state, err = g.kernel.State(); err != nil {
+	if state, err := g.kernel.State(); err != nil {
 		return err
 	} else if state.Left == 0 {
 		return errors.New("opened, but the kernel has it closed")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // unsuited tells why a server is not for this plugin, however it is at the
@@ -42,9 +43,19 @@ func (m *mysql) unsuited(ctx context.Context, l *link, f facts, channels []chann
 	return errors.Join(wrong...)
 }
 
+// soundFor is for how long a server that was seen to start read-only is not looked
+// at for that: a promotion need not wait for what a check has just found.
+const soundFor = 5 * time.Second
+
 // startsWritable tells where a server is seen to start writable, which one that
 // crashed must not.
 func (m *mysql) startsWritable(ctx context.Context, l *link) error {
+	m.mu.Lock()
+	sound := time.Since(m.sound) < soundFor
+	m.mu.Unlock()
+	if sound {
+		return nil
+	}
 	readOnly, known, err := l.begins(ctx, l)
 	if err != nil {
 		return err
@@ -55,5 +66,8 @@ func (m *mysql) startsWritable(ctx context.Context, l *link) error {
 	if known && !readOnly {
 		return errors.New("the server starts writable, so that one that crashed comes back as a second primary: set read_only = 1 in its option file (MySQL: super_read_only = 1, too)")
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sound = time.Now()
 	return nil
 }

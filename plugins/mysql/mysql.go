@@ -21,7 +21,8 @@ type mysql struct {
 
 	mu       sync.Mutex
 	renewed  sdk.Instant
-	diverged string // the server has what its primary lacks: why it does not follow
+	diverged string    // the server has what its primary lacks: why it does not follow
+	sound    time.Time // when it was last seen not to start writable
 }
 
 // diverge notes why the server has to be made anew; "" where it has not.
