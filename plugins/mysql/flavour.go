@@ -46,8 +46,8 @@ type flavour interface {
 	forget() []string
 	// follow points replication to an address, with settings.
 	follow(host string, r replicationSettings) (statement string, args []any)
-	// begin starts replication.
-	begin() string
+	// begin starts replication from a primary that is heard of so often.
+	begin(heartbeat time.Duration) []string
 	// awaitApplied is a statement that returns when transactions are applied, or
 	// after some seconds.
 	awaitApplied(h history, within time.Duration) string

@@ -79,7 +79,7 @@ func (m *mysql) Follow(ctx context.Context, t *sdk.Transition) error {
 			return err
 		}
 	}
-	if err := l.set(ctx, statementBound, l.flavour.begin()); err != nil {
+	if err := l.set(ctx, statementBound, l.flavour.begin(m.Replication.Heartbeat)...); err != nil {
 		return fmt.Errorf("follow %s: %w", source, err)
 	}
 	if err := l.awaitHealthy(ctx); err != nil {

@@ -112,7 +112,15 @@ func startOrStop(on bool, what string) string {
 }
 
 func (mariadb) forget() []string { return []string{"STOP ALL SLAVES", "RESET SLAVE ALL"} }
-func (mariadb) begin() string    { return "START SLAVE" }
+
+// begin: a replica that connects to a host without power is not to be stopped
+// before its attempt has timed out, by default after a minute. Measured in 11.8.
+func (mariadb) begin(heartbeat time.Duration) []string {
+	return []string{
+		fmt.Sprintf("SET GLOBAL slave_net_timeout = LEAST(@@GLOBAL.slave_net_timeout, %d)", int((2 * heartbeat).Seconds())),
+		"START SLAVE",
+	}
+}
 
 func (mariadb) follow(host string, r replicationSettings) (string, []any) {
 	text := "CHANGE MASTER TO MASTER_HOST = ?, MASTER_PORT = ?, MASTER_USER = ?, MASTER_PASSWORD = ?, MASTER_CONNECT_RETRY = ?, MASTER_HEARTBEAT_PERIOD = ?, MASTER_USE_GTID = slave_pos, MASTER_DEMOTE_TO_SLAVE = 1"

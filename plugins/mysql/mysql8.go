@@ -84,7 +84,8 @@ func (mysql8) aroundStop(facts) (before, after []string) { return nil, nil }
 func (mysql8) receive(on bool) string { return startOrStop(on, "REPLICA IO_THREAD") }
 func (mysql8) apply(on bool) string   { return startOrStop(on, "REPLICA SQL_THREAD") }
 func (mysql8) forget() []string       { return []string{"STOP REPLICA", "RESET REPLICA ALL"} }
-func (mysql8) begin() string          { return "START REPLICA" }
+
+func (mysql8) begin(time.Duration) []string { return []string{"START REPLICA"} }
 
 func (mysql8) follow(host string, r replicationSettings) (string, []any) {
 	text := "CHANGE REPLICATION SOURCE TO SOURCE_HOST = ?, SOURCE_PORT = ?, SOURCE_USER = ?, SOURCE_PASSWORD = ?, SOURCE_CONNECT_RETRY = ?, SOURCE_HEARTBEAT_PERIOD = ?, SOURCE_AUTO_POSITION = 1"
