@@ -243,6 +243,10 @@ func (o oneService) Figures(context.Context, string) (supervisor.Figures, error)
 	return supervisor.Figures{}, errors.New("nobody asks for figures")
 }
 
+func (o oneService) AllFigures(context.Context, string) ([]supervisor.Figures, error) {
+	return nil, errors.New("nobody asks for figures")
+}
+
 // A viewer is a tab of a browser, of a width and a colour scheme.
 type viewer struct {
 	name   string
