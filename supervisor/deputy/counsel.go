@@ -98,7 +98,7 @@ func ifLost(s supervisor.State, ranking []supervisor.Place, ttl time.Duration) s
 	case s.Frozen != "":
 		return "nobody here would take over: " + s.Frozen
 	case s.Pause != nil:
-		return fmt.Sprintf("nobody would take over: paused %s", s.Pause)
+		return "nobody would take over while the service is paused"
 	case s.Reservation.Binds() && s.Reservation.Reason != sdk.ReasonFailover:
 		return fmt.Sprintf("%s would take over %s: it is reserved for it", s.Reservation.To, after)
 	case len(names) == 0:
