@@ -114,8 +114,8 @@ func openLab(ctx context.Context, dir string, r release, what setup, f *figures)
 		l.hosts = append(l.hosts, h)
 	}
 	l.health = &health{service: l.orders.name}
-	for _, h := range l.hosts {
-		if l.first == nil { // what else is in its place is looked at by its clients, who have few processors
+	if l.first == nil { // what else is in its place is looked at by its clients, who have few processors
+		for _, h := range l.hosts {
 			l.probing.Go(func() error { return l.health.ask(probing, h) })
 		}
 	}

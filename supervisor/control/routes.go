@@ -148,10 +148,10 @@ func (s *Server) routes(wg *sync.WaitGroup) http.Handler {
 func (s *Server) figures(w http.ResponseWriter, _ *http.Request) {
 	all := s.Figures
 	if all == nil {
-		all = func() iter.Seq[supervisor.Figures] { return slices.Values([]supervisor.Figures{s.Member.Figures()}) }
+		all = slices.Values([]supervisor.Figures{s.Member.Figures()})
 	}
 	enc := gob.NewEncoder(w)
-	for f := range all() {
+	for f := range all {
 		patience(w)
 		if enc.Encode(s.ours(f)) != nil {
 			return // whoever does not read the answer has gone

@@ -63,9 +63,8 @@ type Server struct {
 	Reload  func(context.Context) (Reloaded, error)
 	Process Process
 	Level   *Level // of the whole process's log
-	// Figures yields those of all services of the process; nil yields none but
-	// this one's.
-	Figures func() iter.Seq[supervisor.Figures]
+	// Figures are those of all services of the process; nil is none but this one's.
+	Figures iter.Seq[supervisor.Figures]
 	Log     *slog.Logger
 
 	lookup func(group string) (uint32, bool) // nil outside of tests: the system's groups

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"iter"
 	"log/slog"
 	"os"
 	"runtime"
@@ -245,12 +244,10 @@ func (e *engine) run(ctx context.Context) error {
 }
 
 // figures yields those of all services that run here.
-func (e *engine) figures() iter.Seq[supervisor.Figures] {
-	return func(yield func(supervisor.Figures) bool) {
-		for _, s := range e.seats {
-			if !yield(s.member.Figures()) {
-				return
-			}
+func (e *engine) figures(yield func(supervisor.Figures) bool) {
+	for _, s := range e.seats {
+		if !yield(s.member.Figures()) {
+			return
 		}
 	}
 }

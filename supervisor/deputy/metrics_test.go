@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"iter"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -110,7 +109,7 @@ func serveMany(tb testing.TB, n int) asked {
 		}
 		s := &control.Server{
 			Socket: filepath.Join(own, control.SocketName), Member: counted{figures: plausible(name)},
-			Process: control.Process{ID: "one"}, Figures: func() iter.Seq[supervisor.Figures] { return all },
+			Process: control.Process{ID: "one"}, Figures: all,
 			Level: new(control.Level), Log: slog.New(slog.DiscardHandler),
 		}
 		serving.Go(func() {
@@ -223,7 +222,7 @@ func TestFiguresOfAllSeats(t *testing.T) {
 		e.seats = append(e.seats, &seat{name: name, member: m})
 	}
 	var told []string
-	for f := range e.figures() {
+	for f := range e.figures {
 		told = append(told, f.Service)
 	}
 	if want := []string{"orders", "web"}; !slices.Equal(told, want) {

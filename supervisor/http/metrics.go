@@ -92,16 +92,16 @@ func (m *meter) gather(ctx context.Context, n Node) []answer {
 	var asking sync.WaitGroup
 	for _, some := range m.together(names) {
 		asking.Go(func() {
+			told := make(map[string]supervisor.Figures)
 			if len(some) > 1 {
 				figures, _ := n.AllFigures(ctx, names[some[0]]) // else each for itself
 				for _, f := range figures {
-					if i, found := slices.BinarySearch(names, f.Service); found && among(some, i) {
-						all[i].Figures, all[i].up = f, true
-					}
+					told[f.Service] = f
 				}
 			}
 			for _, i := range some {
-				if all[i].up {
+				if f, ok := told[names[i]]; ok {
+					all[i].Figures, all[i].up = f, true
 					continue
 				}
 				asking.Go(func() {
@@ -118,12 +118,6 @@ func (m *meter) gather(ctx context.Context, n Node) []answer {
 	}
 	m.learn(all)
 	return all
-}
-
-// among reports whether i is among the numbers, which ascend.
-func among(numbers []int, i int) bool {
-	_, found := slices.BinarySearch(numbers, i)
-	return found
 }
 
 // together returns the places of names, those that share a process together.
