@@ -206,6 +206,30 @@ func TestConnectionsAreCut(t *testing.T) {
 	}
 }
 
+// A demotion that ends connections behind its answer ends none that a promotion
+// right after it has let in.
+func TestNewConnectionsAreSpared(t *testing.T) {
+	t.Parallel()
+	w := newTown(t)
+	w.becomes(sdk.Demote, sdk.OutcomeDone)
+	w.becomes(sdk.Promote, sdk.OutcomeDone)
+	for range 10 {
+		w.becomes(sdk.Demote, sdk.OutcomeDone)
+		w.becomes(sdk.Promote, sdk.OutcomeDone)
+		conn, err := connect(w.client, ends()[0], 5*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 20 { // longer than it takes to find connections
+			if err := echo(conn, 5*time.Second); err != nil {
+				t.Fatalf("a connection that began after the promotion: %v", err)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		conn.Close()
+	}
+}
+
 // Who is stopped has closed ports when the lease ends; connections of before
 // end when either side next sends.
 func TestFrozenPluginIsClosedInTime(t *testing.T) {
