@@ -76,8 +76,8 @@ func (t *seat) keepUnits(told context.Context) func() {
 	k := unitKeeper{targets: t.targets(), role: func() sdk.Role { return t.member.Status().Role }, log: t.log}
 	// To start a unit costs tens of milliseconds of processor time for its sandbox,
 	// which a role that moves has better use for. The gate has nothing to do before
-	// s + 0.75 T.
-	after := supervisor.NewTiming(t.service.TTL).Renew
+	// s + 0.75 T, but however long that is, it should be there soon.
+	after := min(supervisor.NewTiming(t.service.TTL).Renew, 500*time.Millisecond)
 	ctx, end := context.WithCancelCause(context.Background())
 	var keeper sync.WaitGroup
 	keeper.Go(func() {
