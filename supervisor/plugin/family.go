@@ -12,6 +12,7 @@ import (
 type relative struct {
 	pid, parent, session int
 	start                uint64 // clock ticks after boot: tells it from a later process of the same number
+	environ              int    // bytes of its environment, -1 during execve(2)
 }
 
 // family returns the living processes that a program has started: those of
@@ -71,13 +72,19 @@ func look(pid int) (r relative, ok bool) {
 	// The name is in parentheses and may hold anything, parentheses too.
 	at := bytes.LastIndexByte(buf[:n], ')')
 	fields := bytes.Fields(buf[at+1 : n]) // from the third on: the state
-	if at < 0 || len(fields) < 20 || fields[0][0] == 'Z' || fields[0][0] == 'X' {
+	if at < 0 || len(fields) < 49 || fields[0][0] == 'Z' || fields[0][0] == 'X' {
 		return relative{}, false
 	}
 	r.pid = pid
 	r.parent, _ = strconv.Atoi(string(fields[1]))
 	r.session, _ = strconv.Atoi(string(fields[3]))
 	r.start, _ = strconv.ParseUint(string(fields[19]), 10, 64)
+	// Linux tells where the code ends once all the rest is there.
+	if r.environ = -1; string(fields[24]) != "0" {
+		from, _ := strconv.Atoi(string(fields[47]))
+		to, _ := strconv.Atoi(string(fields[48]))
+		r.environ = to - from
+	}
 	return r, true
 }
 

@@ -196,8 +196,11 @@ func (b *bench) exists(name string) bool {
 func marked(dir string) []int {
 	var pids []int
 	for _, r := range processes() {
-		env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", r.pid))
-		if err == nil && slices.Contains(strings.Split(string(env), "\x00"), "TMPDIR="+dir) && r.pid != os.Getpid() {
+		has, known := r.has("TMPDIR=" + dir)
+		for !known {
+			has, known = r.has("TMPDIR=" + dir)
+		}
+		if has && r.pid != os.Getpid() {
 			pids = append(pids, r.pid)
 		}
 	}

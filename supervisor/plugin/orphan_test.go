@@ -129,6 +129,53 @@ func TestOrphanIsToldFromALaterProcessOfItsNumber(t *testing.T) {
 	}
 }
 
+// For a moment of execve(2) a process has no environment to be told by: it is
+// looked at again then, and is not taken for somebody else's.
+func TestOrphanIsToldBetweenTwoPrograms(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	noLeaks(t, dir)
+	s := &sockets{dir: filepath.Join(dir, "part")}
+	again := filepath.Join(dir, "again")
+	if err := os.WriteFile(again, []byte("#!/bin/sh\nexec \"$0\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	daemon := func(env string) (leader int) {
+		cmd := exec.Command("/bin/sh", "-c", `"$0" >/dev/null 2>&1 &`, again)
+		cmd.Env, cmd.SysProcAttr = append(os.Environ(), env), &syscall.SysProcAttr{Setsid: true}
+		if err := cmd.Run(); err != nil {
+			t.Fatal(err)
+		}
+		return cmd.Process.Pid
+	}
+	theirs := daemon("OTHER=1")
+	defer func() {
+		for _, r := range family(theirs) {
+			r.kill()
+		}
+	}()
+	for range 30 {
+		ours := daemon(goplugin.EnvUnixSocketDir + "=" + filepath.Join(s.dir, "2"))
+		if err := os.Mkdir(s.dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for name, pid := range map[string]int{"1": theirs, "2": ours} {
+			if err := os.Symlink(fmt.Sprintf("%d.1", pid), filepath.Join(s.dir, name+recordSuffix)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.clear(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if len(family(ours)) != 0 {
+			t.Fatal("a process of the session still runs")
+		}
+		if len(family(theirs)) != 1 {
+			t.Fatal("killed a process of another session that had the number")
+		}
+	}
+}
+
 func TestOrphanThatCannotBeKilled(t *testing.T) {
 	mount, thaw := frozen(t)
 	s := newStage(t, "moody", nil)

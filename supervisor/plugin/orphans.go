@@ -80,14 +80,14 @@ func (o orphan) end(ctx context.Context) error {
 	o.leader.signal(unix.SIGSTOP) // so that it starts nothing more while we look
 	var left []relative
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		found := o.family(met)
+		found, unclear := o.family(met)
 		// A relative whose parents are dead is found no more, yet may live.
 		for _, r := range left {
 			if !slices.ContainsFunc(found, r.same) && r.lives() {
 				found = append(found, r)
 			}
 		}
-		if left = found; len(left) == 0 {
+		if left = found; len(left)+len(unclear) == 0 {
 			return nil
 		}
 		for _, r := range left {
@@ -97,7 +97,7 @@ func (o orphan) end(ctx context.Context) error {
 		case <-time.After(wait):
 		case <-ctx.Done():
 			var pids []string
-			for _, r := range left {
+			for _, r := range slices.Concat(left, unclear) {
 				pids = append(pids, strconv.Itoa(r.pid))
 			}
 			return fmt.Errorf("an earlier process, of the socket in %s, still runs: pid %s: kill it by hand", o.dir, strings.Join(pids, ", "))
@@ -107,24 +107,38 @@ func (o orphan) end(ctx context.Context) error {
 
 // family returns the living among the process and its family. Unless it was
 // met alive, its session may be a later one of its number: then those count
-// that have inherited the directory in their environment.
-func (o orphan) family(met bool) []relative {
+// that have inherited the directory in their environment, and those are unclear
+// that cannot be asked for it yet.
+func (o orphan) family(met bool) (found, unclear []relative) {
 	now, ok := look(o.leader.pid)
 	if ok && !now.same(o.leader) {
-		return nil // a number is not given away while anybody of its session lives
+		return nil, nil // a number is not given away while anybody of its session lives
 	}
-	found := family(o.leader.pid)
-	if !met {
-		found = slices.DeleteFunc(found, func(r relative) bool { return !r.has(goplugin.EnvUnixSocketDir + "=" + o.dir) })
+	for _, r := range family(o.leader.pid) {
+		ours, known := met, true
+		if !met {
+			ours, known = r.has(goplugin.EnvUnixSocketDir + "=" + o.dir)
+		}
+		switch {
+		case !known:
+			unclear = append(unclear, r)
+		case ours:
+			found = append(found, r)
+		}
 	}
 	if ok {
 		found = append(found, now)
 	}
-	return found
+	return found, unclear
 }
 
-// has reports whether a process was started with that in its environment.
-func (r relative) has(setting string) bool {
+// has reports whether a process was started with that in its environment. That
+// is not known while it is between two programs, when it has none or a part.
+func (r relative) has(setting string) (has, known bool) {
 	env, err := os.ReadFile("/proc/" + strconv.Itoa(r.pid) + "/environ")
-	return err == nil && slices.Contains(strings.Split(string(env), "\x00"), setting)
+	if err != nil {
+		return false, true // it has ended, or is not ours to look at
+	}
+	now, lives := look(r.pid)
+	return slices.Contains(strings.Split(string(env), "\x00"), setting), !lives || !now.same(r) || now.environ == len(env)
 }
