@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -12,6 +14,7 @@ import (
 	"github.com/deputy-ha/deputy/sdk"
 	"github.com/deputy-ha/deputy/supervisor"
 	"github.com/deputy-ha/deputy/supervisor/config"
+	"github.com/deputy-ha/deputy/supervisor/control"
 )
 
 // How long a move may take where this node does not have the definition that
@@ -46,9 +49,9 @@ func (a *app) switchoverCommand() *cobra.Command {
 		Use:   "switchover SERVICE",
 		Short: "Move the role in a planned way",
 		Long: "Move the role in a planned way: the target says that it is ready, the old primary\n" +
-			"demotes, then the target promotes. Waits for the end and shows each step, and then how\n" +
-			"long each hook took. When the old primary cannot leave in time, its demotion is undone\n" +
-			"and it stays.",
+			"demotes, then the target promotes. Waits for the end and shows each step, what a hook of\n" +
+			"this node does while that takes longer than a second, and then how long each hook took.\n" +
+			"When the old primary cannot leave in time, its demotion is undone and it stays.",
 		Example: "  deputy switchover orders-db\n  deputy switchover orders-db --to db2 --dry-run",
 		Args:    one("SERVICE"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -164,7 +167,10 @@ func (a *app) move(ctx context.Context, way *contact, s supervisor.State, r supe
 	r.From = movesFrom(s)
 	m := moved{Format: moveFormat, Service: s.Service, From: r.From, To: r.To, Steps: []event{}}
 	began := time.Now()
+	var saying sync.Mutex
 	say := func(text string) {
+		saying.Lock()
+		defer saying.Unlock()
 		e := event{time.Since(began), text}
 		m.Steps = append(m.Steps, e)
 		if !a.json() {
@@ -246,7 +252,10 @@ func hooks(changes []supervisor.Change, from string, term sdk.Term) (lines []str
 // follow tells the story until it ends.
 func (a *app) follow(ctx context.Context, way *contact, s supervisor.State, r supervisor.Reservation, timeout time.Duration, say func(string), m *moved) error {
 	watch, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not done within %s", timeout))
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	defer cancel()
+	wg.Go(func() { a.meanwhile(watch, s.Service, say) })
 	y := story{to: r.To, id: r.ID, term: s.Term.Term, last: s}
 	for now := range way.Watch(watch, s.Service) {
 		lines, done, err := y.tell(now, time.Now())
@@ -272,6 +281,36 @@ func (a *app) follow(ctx context.Context, way *contact, s supervisor.State, r su
 	defer stop()
 	return errors.Join(fmt.Errorf("%w%s", cause, whereItStands(y.last)), way.Cancel(last, s.Service, r.ID))
 }
+
+// meanwhile tells until ctx ends what this node's daemon does for the service,
+// and what the hook says of it, where that takes longer than a quietTime and not
+// more often. What the hooks of other nodes do is known there.
+func (a *app) meanwhile(ctx context.Context, service string, say func(string)) {
+	var act, said string
+	var next time.Time // to say something
+	for ctx.Err() == nil {
+		for st, err := range control.NewClient(a.dir(service)).WatchStatus(ctx) {
+			if err != nil {
+				break
+			}
+			if now, _, _ := strings.Cut(st.Doing, ": "); now != act {
+				act, said, next = now, "", time.Now().Add(quietTime)
+			}
+			if st.Doing != said && time.Now().After(next) {
+				said, next = st.Doing, time.Now().Add(quietTime)
+				say(st.Node + ": " + said)
+			}
+		}
+		select {
+		case <-time.After(quietTime):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// quietTime is longer than most hooks take. A daemon says at least once in a Beat
+// what it does.
+const quietTime = control.Beat - control.Beat/10
 
 // conclude prints how it ended.
 func (a *app) conclude(m moved, r supervisor.Reservation, err error) error {
