@@ -36,6 +36,7 @@ func (s *scripts) Open(context.Context) (sdktest.Hosted, error) {
 		return nil, err
 	}
 	h := &scriptHost{scripts: s, clock: clock}
+	h.life, h.end = context.WithCancelCause(context.Background())
 	h.host.Clock, h.host.Log = clock, slog.New(slog.NewTextHandler(&h.said, &slog.HandlerOptions{ReplaceAttr: wordsAlone}))
 	return h, nil
 }
@@ -55,16 +56,32 @@ type scriptHost struct {
 	*scripts
 	clock *boottime.Clock
 	said  tail
-	once  sync.Once // ends the clock
+	life  context.Context // of the host
+	end   context.CancelCauseFunc
 
-	mu sync.Mutex
-	p  plugin.Plugin // nil before it is configured
+	mu    sync.Mutex
+	p     plugin.Plugin // nil before it is configured
+	calls sync.WaitGroup
 }
 
-func (h *scriptHost) hosted() plugin.Plugin {
+var errHostEnded = errors.New("the host has ended")
+
+// call begins a call of the plugin: it has the returned context, which ends with
+// the host too, and says when it is done.
+func (h *scriptHost) call(ctx context.Context) (plugin.Plugin, context.Context, func(), error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.p
+	if h.life.Err() != nil {
+		return nil, nil, nil, context.Cause(h.life)
+	}
+	h.calls.Add(1)
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(h.life, func() { cancel(context.Cause(h.life)) })
+	return h.p, ctx, func() {
+		stop()
+		cancel(nil)
+		h.calls.Done()
+	}, nil
 }
 
 // made returns the plugin with some settings.
@@ -101,15 +118,30 @@ func (h *scriptHost) Configure(ctx context.Context, setup wire.Setup) error {
 }
 
 func (h *scriptHost) Do(ctx context.Context, t sdk.Transition, _ time.Duration, heard func(string)) sdk.Result {
-	return h.hosted().Do(ctx, t, heard)
+	p, ctx, done, err := h.call(ctx)
+	if err != nil {
+		return sdk.Result{Outcome: sdk.OutcomeUnchanged, Detail: "not started: " + err.Error()}
+	}
+	defer done()
+	return p.Do(ctx, t, heard)
 }
 
 func (h *scriptHost) Check(ctx context.Context, role sdk.Role, t sdk.Term) (sdk.Health, error) {
-	return h.hosted().Check(ctx, role, t)
+	p, ctx, done, err := h.call(ctx)
+	if err != nil {
+		return sdk.Health{}, err
+	}
+	defer done()
+	return p.Check(ctx, role, t)
 }
 
 func (h *scriptHost) Renew(ctx context.Context, until sdk.Instant) error {
-	return h.hosted().Renew(ctx, until)
+	p, ctx, done, err := h.call(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return p.Renew(ctx, until)
 }
 
 // Ping finds nothing that could be frozen.
@@ -166,25 +198,22 @@ func (h *scriptHost) Orphan(ctx context.Context, t sdk.Transition, after time.Du
 	}
 }
 
-// Kill ends what runs, by SIGKILL, and the host.
-func (h *scriptHost) Kill(ctx context.Context) error {
-	defer h.end()
-	if p := h.hosted(); p != nil {
-		return p.Kill(ctx)
+// Kill ends what runs, by SIGKILL, and the host. Of a call that comes just then
+// nothing is left either.
+func (h *scriptHost) Kill(ctx context.Context) (err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.p != nil {
+		err = h.p.Kill(ctx) // first, or what runs would be asked to end
 	}
-	return nil
+	h.end(errHostEnded)
+	h.calls.Wait()
+	h.clock.Close()
+	return err
 }
 
-// Close ends the host.
-func (h *scriptHost) Close(ctx context.Context) error {
-	defer h.end()
-	if p := h.hosted(); p != nil {
-		return p.Close(ctx)
-	}
-	return nil
-}
-
-func (h *scriptHost) end() { h.once.Do(func() { h.clock.Close() }) }
+// Close does the same: nothing runs between calls.
+func (h *scriptHost) Close(ctx context.Context) error { return h.Kill(ctx) }
 
 // Left is nothing that could be told from what was promoted.
 func (h *scriptHost) Left() sdktest.Left { return sdktest.Left{} }

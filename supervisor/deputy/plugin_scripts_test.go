@@ -6,11 +6,15 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/deputy-ha/deputy/sdk"
 	"github.com/deputy-ha/deputy/sdk/sdktest"
+	"github.com/deputy-ha/deputy/sdk/wire"
 )
 
 // goodScript keeps a file on the primary, "$1".
@@ -79,9 +83,9 @@ func withoutBreach() map[string]string {
 	}
 }
 
-// examineScript begins to run all cases on a script, and returns what waits for
-// the results. They mostly wait, so more run at once than there are processors.
-func examineScript(t *testing.T, busy chan struct{}, script string) func() []sdktest.Result {
+// scripted is the good script, or another one, for the examiner, with the file
+// that it keeps on the primary.
+func scripted(t *testing.T, script string) (s *scripts, file string) {
 	t.Helper()
 	dir := t.TempDir()
 	hook, file := filepath.Join(dir, "hook"), filepath.Join(dir, "primary")
@@ -103,8 +107,16 @@ func examineScript(t *testing.T, busy chan struct{}, script string) func() []sdk
 	if err != nil {
 		t.Fatal(err)
 	}
+	return &scripts{app: a, host: host, part: part, origin: o}, file
+}
+
+// examineScript begins to run all cases on a script, and returns what waits for
+// the results. They mostly wait, so more run at once than there are processors.
+func examineScript(t *testing.T, busy chan struct{}, script string) func() []sdktest.Result {
+	t.Helper()
+	subject, file := scripted(t, script)
 	c := sdktest.Config{
-		Settings: part.Config,
+		Settings: subject.part.Config,
 		Node:     sdk.Peer{Node: "db1"},
 		Victim:   sdk.Peer{Node: "victim"},
 		Promoted: func() (bool, error) {
@@ -121,7 +133,7 @@ func examineScript(t *testing.T, busy chan struct{}, script string) func() []sdk
 		busy <- struct{}{}
 		defer func() { <-busy }()
 		var err error
-		results, err = sdktest.Examine(t.Context(), &scripts{app: a, host: host, part: part, origin: o}, c, nil)
+		results, err = sdktest.Examine(t.Context(), subject, c, nil)
 		examined <- err
 	}()
 	return func() []sdktest.Result {
@@ -129,6 +141,37 @@ func examineScript(t *testing.T, busy chan struct{}, script string) func() []sdk
 			t.Fatal(err)
 		}
 		return results
+	}
+}
+
+// A host that is killed while a call is about to begin, as in the case
+// kill-promote on a busy machine, neither starts the script nor panics.
+func TestCallsOfAnEndedScriptHostStartNothing(t *testing.T) {
+	subject, file := scripted(t, goodScript)
+	for n := range 20 {
+		h, err := subject.Open(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := h.Configure(t.Context(), wire.Setup{Service: "orders", Node: "db1", Config: subject.part.Config}); err != nil {
+			t.Fatal(err)
+		}
+		promote := sdk.Transition{ID: strconv.Itoa(n), Action: sdk.Promote, Mode: sdk.Planned, Service: "orders", Node: "db1", Term: 1, Attempt: 1, Timeout: 10 * time.Second}
+		var calls sync.WaitGroup
+		calls.Go(func() { h.Do(t.Context(), promote, time.Second, func(string) {}) })
+		if err := h.Kill(t.Context()); err != nil {
+			t.Error(err)
+		}
+		calls.Wait()
+		if r := h.Do(t.Context(), promote, time.Second, func(string) {}); r.Outcome != sdk.OutcomeUnchanged {
+			t.Errorf("after the end: %v", r)
+		}
+		if _, err := h.Check(t.Context(), sdk.RolePrimary, 1); !errors.Is(err, errHostEnded) {
+			t.Errorf("after the end: %v", err)
+		}
+		if _, err := os.Stat(file); err == nil {
+			t.Fatal("the script has gone on after the end of its host")
+		}
 	}
 }
 
