@@ -7,7 +7,6 @@ import (
 	"os"
 	"strconv"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/deputy-ha/deputy/sdk"
@@ -36,7 +35,7 @@ func TestRandomFaults(t *testing.T) {
 	}
 	for seed := first; seed < first+count; seed++ {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { chaos(t, seed) })
+			Bubble(t, func(t *testing.T) { chaos(t, seed) })
 		})
 	}
 }

@@ -4,18 +4,18 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/deputy-ha/deputy/sdk"
 	"github.com/deputy-ha/deputy/supervisor"
+	. "github.com/deputy-ha/deputy/supervisor/supervisortest"
 )
 
 // checked runs two machines with a vip and a probe whose policy is changed, and
 // returns the primary.
 func checked(t *testing.T, change func(*supervisor.CheckPolicy), play func(s *scene, db1, db2 *machine)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	Bubble(t, func(t *testing.T) {
 		s := newScene(t)
 		defer s.close()
 		s.part("vip")

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/deputy-ha/deputy/sdk"
@@ -55,7 +54,7 @@ func fake(t *testing.T, service sdktest.Service, demotes []error, play func(s *s
 	type none struct{}
 	promoted := false
 	p := sdk.New("disk", func(context.Context, none, sdk.Host) (follower, error) { return follower{&promoted, &demotes}, nil })
-	synctest.Test(t, func(t *testing.T) {
+	Bubble(t, func(t *testing.T) {
 		s := sdktest.NewSupervisor(t, p, service)
 		play(s)
 		acts = s.Calls()

@@ -51,7 +51,7 @@ func story(t *testing.T, play func(s *scene)) {
 // stage runs a scene without comparing its journal.
 func stage(t *testing.T, play func(s *scene)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	Bubble(t, func(t *testing.T) {
 		s := newScene(t)
 		defer s.close()
 		s.part("disk")

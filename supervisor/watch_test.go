@@ -2,10 +2,10 @@ package supervisor_test
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/deputy-ha/deputy/sdk"
+	. "github.com/deputy-ha/deputy/supervisor/supervisortest"
 )
 
 // watched runs two machines with a part that says by itself when its health
@@ -19,7 +19,7 @@ func watched(s *scene) *machine {
 }
 
 func TestCertainFailureMovesTheRoleAtOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	Bubble(t, func(t *testing.T) {
 		s := newScene(t)
 		defer s.close()
 		db1 := watched(s)
@@ -31,7 +31,7 @@ func TestCertainFailureMovesTheRoleAtOnce(t *testing.T) {
 }
 
 func TestWatchedFailureThatIsNotCertainCountsAsOftenAsOneAsks(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	Bubble(t, func(t *testing.T) {
 		s := newScene(t)
 		defer s.close()
 		db1 := watched(s)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/deputy-ha/deputy/supervisor"
+	"github.com/deputy-ha/deputy/supervisor/supervisortest"
 )
 
 // A slowWay takes its time for a transaction, and counts how many it has.
@@ -37,7 +38,7 @@ func (w *slowWay) Txn(ctx context.Context, _ txn) (reply, error) {
 }
 
 func TestManyCallsDoNotReachEtcdAtOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	supervisortest.Bubble(t, func(t *testing.T) {
 		way := &slowWay{}
 		c := newClient(Config{Prefix: "/x", Clock: newClock(0, 1, &gate{}), Log: slog.New(slog.DiscardHandler)}, []kv{way})
 		var wg sync.WaitGroup

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/deputy-ha/deputy/supervisor"
@@ -208,7 +207,7 @@ func (simulated) Lacks(f supervisortest.Fault) string {
 }
 
 func (h simulated) Run(t *testing.T, _ []supervisortest.Fault, play func(*testing.T, supervisortest.Lab)) {
-	synctest.Test(t, func(t *testing.T) {
+	supervisortest.Bubble(t, func(t *testing.T) {
 		s := newStore()
 		rates := map[string]float64{}
 		if h.skewed {

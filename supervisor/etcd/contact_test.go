@@ -2,12 +2,13 @@ package etcd
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/deputy-ha/deputy/supervisor/supervisortest"
 )
 
 func TestContactIsLostBySilenceNotByOneCall(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	supervisortest.Bubble(t, func(t *testing.T) {
 		var c contact
 		told := 0
 		c.change.subscribe(func() { told++ })
@@ -48,7 +49,7 @@ func TestContactNeverMadeIsLostAtTheFirstFailure(t *testing.T) {
 }
 
 func TestContactCountsTheTimeItIsLost(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	supervisortest.Bubble(t, func(t *testing.T) {
 		var c contact
 		if f := c.figures(); f.Reachable || f.Unreachable != 0 {
 			t.Errorf("before anything was asked got %+v", f)

@@ -6,11 +6,11 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/deputy-ha/deputy/sdk"
 	"github.com/deputy-ha/deputy/supervisor"
+	"github.com/deputy-ha/deputy/supervisor/supervisortest"
 )
 
 const second = time.Second
@@ -51,7 +51,7 @@ func take(t *testing.T, e supervisor.Elector, st supervisor.State) supervisor.Le
 }
 
 func TestTheFirstTermIsTakenAndResigned(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	supervisortest.Bubble(t, func(t *testing.T) {
 		_, a, _, ea, eb, sa, sb := pair(t, 3*second)
 		st := until(t, sa, "vacant", isVacant)
 		if st.Unclean || st.Term.Term != 0 {
@@ -95,7 +95,7 @@ func TestTheFirstTermIsTakenAndResigned(t *testing.T) {
 // Whoever waits for the role waits for no more than the transaction that gives
 // it up.
 func TestAResignationReadsNothingFirst(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	supervisortest.Bubble(t, func(t *testing.T) {
 		_, a, _, ea, _, sa, sb := pair(t, 3*second)
 		l := take(t, ea, until(t, sa, "vacant", isVacant))
 		if err := l.Announce(t.Context(), sdk.RolePrimary); err != nil {
@@ -125,7 +125,7 @@ func TestAResignationReadsNothingFirst(t *testing.T) {
 }
 
 func TestACutOffPrimaryIsFollowedAfterItsTTL(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	supervisortest.Bubble(t, func(t *testing.T) {
 		_, a, b, ea, eb, sa, sb := pair(t, 3*second)
 		l := take(t, ea, until(t, sa, "vacant", isVacant))
 		until(t, sb, "with a primary", func(st supervisor.State) bool { return st.Primary != nil })

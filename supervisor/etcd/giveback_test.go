@@ -2,13 +2,13 @@ package etcd
 
 import (
 	"testing"
-	"testing/synctest"
 
 	"github.com/deputy-ha/deputy/supervisor"
+	"github.com/deputy-ha/deputy/supervisor/supervisortest"
 )
 
 func TestATenureIsGivenBackByAnotherProcess(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	supervisortest.Bubble(t, func(t *testing.T) {
 		_, _, b, ea, _, sa, sb := pair(t, 3*second)
 		l := take(t, ea, until(t, sa, "vacant", isVacant))
 		for _, wrong := range []supervisor.Tenure{

@@ -5,8 +5,9 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/deputy-ha/deputy/supervisor/supervisortest"
 )
 
 func TestComplaintsAboutAMember(t *testing.T) {
@@ -83,7 +84,7 @@ func (a ailing) Txn(context.Context, txn) (reply, error) { return reply{}, nil }
 func (ailing) Close() error                              { return nil }
 
 func TestTroubleIsToldOnceAnHour(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	supervisortest.Bubble(t, func(t *testing.T) {
 		var log lines
 		way := ailing{health: health{Version: "3.7.3", DBSize: 1900 << 20, InUse: 1900 << 20, Quota: 2 << 30, Leader: 1}}
 		c := newClient(Config{Prefix: "/x", Clock: newClock(0, 1, &gate{}), Log: slog.New(slog.NewTextHandler(&log, nil))}, []kv{way})

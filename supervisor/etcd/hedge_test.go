@@ -7,10 +7,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/deputy-ha/deputy/supervisor"
+	"github.com/deputy-ha/deputy/supervisor/supervisortest"
 )
 
 // A script is an endpoint whose n-th call does what it says: "ok", "hang" or
@@ -77,7 +77,7 @@ func TestHedge(t *testing.T) {
 		{"etcd drops what it is asked while it elects", []error{errHang, errHang, errHang, nil}, []error{errHang, errHang, errHang, errHang, nil}, 3*hedgeDelay + time.Millisecond, "4 3", "a"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			supervisortest.Bubble(t, func(t *testing.T) {
 				a, b := &script{name: "a", says: c.a}, &script{name: "b", says: c.b}
 				h := newHedge([]kv{a, b})
 				began := time.Now()
@@ -99,7 +99,7 @@ func TestHedge(t *testing.T) {
 }
 
 func TestNobodyAnswers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	supervisortest.Bubble(t, func(t *testing.T) {
 		a, b := &script{name: "a", says: []error{errHang}}, &script{name: "b", says: []error{errNoTCP}}
 		h := newHedge([]kv{a, b})
 		ctx, cancel := context.WithTimeoutCause(t.Context(), 3*time.Second, errNoAnswer)
@@ -125,7 +125,7 @@ func TestNobodyAnswers(t *testing.T) {
 }
 
 func TestWhatIsDeniedIsNotAskedAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	supervisortest.Bubble(t, func(t *testing.T) {
 		a, b := &script{name: "a", says: []error{errDenied}}, &script{name: "b", says: []error{nil}}
 		began := time.Now()
 		_, err := askTxn(t.Context(), newHedge([]kv{a, b}))

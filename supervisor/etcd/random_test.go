@@ -9,11 +9,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/deputy-ha/deputy/sdk"
 	"github.com/deputy-ha/deputy/supervisor"
+	"github.com/deputy-ha/deputy/supervisor/supervisortest"
 )
 
 // A tenure is one lease as an outsider sees it: its host acts for as long as
@@ -478,7 +478,7 @@ func (w *world) faulty() []string {
 // play lets n faults happen, and returns what was found.
 func play(t *testing.T, seed uint64, n int, broken breakage) (found []string, log string) {
 	ttls := map[string]time.Duration{"a": 3 * time.Second, "b": time.Second}
-	synctest.Test(t, func(t *testing.T) {
+	supervisortest.Bubble(t, func(t *testing.T) {
 		w := newWorld(t, seed, ttls, broken)
 		defer w.end()
 		w.run(10 * time.Second)

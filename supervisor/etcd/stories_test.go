@@ -14,6 +14,7 @@ import (
 
 	"github.com/deputy-ha/deputy/sdk"
 	"github.com/deputy-ha/deputy/supervisor"
+	"github.com/deputy-ha/deputy/supervisor/supervisortest"
 )
 
 // A lab is a store and processes on it, for one story.
@@ -27,7 +28,7 @@ type lab struct {
 // story plays in a bubble of virtual time.
 func story(t *testing.T, play func(l *lab)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	supervisortest.Bubble(t, func(t *testing.T) {
 		l := &lab{T: t, store: newStore(), hosts: make(map[string]*host), base: time.Now()}
 		t.Cleanup(l.store.stop)
 		play(l)

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/deputy-ha/deputy/sdk"
@@ -83,7 +82,7 @@ func (p *pair) end(want ...string) {
 }
 
 func TestMembersOnTheCluster(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	supervisortest.Bubble(t, func(t *testing.T) {
 		p := newPair(t, "db1", "db2")
 		time.Sleep(time.Second)
 		p.parts["db2"].Next(sdk.Promote, supervisortest.Behaviour{Takes: 2 * time.Second})

@@ -2,7 +2,6 @@ package supervisortest
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/deputy-ha/deputy/supervisor"
@@ -25,7 +24,7 @@ func (simulated) Lacks(f Fault) string {
 }
 
 func (h simulated) Run(t *testing.T, _ []Fault, play func(*testing.T, Lab)) {
-	synctest.Test(t, func(t *testing.T) {
+	Bubble(t, func(t *testing.T) {
 		c := NewCluster(nil)
 		c.broken = h.broken
 		if h.fast {

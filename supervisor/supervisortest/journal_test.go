@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/deputy-ha/deputy/sdk"
@@ -32,7 +31,7 @@ func (w *watcher) Fatalf(format string, args ...any) { w.Errorf(format, args...)
 func TestJournalIsInOrderWhateverTheScheduler(t *testing.T) {
 	var want string
 	for range 20 {
-		synctest.Test(t, func(t *testing.T) {
+		Bubble(t, func(t *testing.T) {
 			j := NewJournal()
 			var all sync.WaitGroup
 			for _, node := range []string{"db2", "db1"} {
@@ -93,7 +92,7 @@ func TestJournalCompare(t *testing.T) {
 }
 
 func TestTwoThatActAreFound(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	Bubble(t, func(t *testing.T) {
 		j := NewJournal()
 		act := func(p *Plugin, a sdk.Action, service string) {
 			p.Do(t.Context(), sdk.Transition{Action: a, Service: service, Timeout: time.Second}, nil)

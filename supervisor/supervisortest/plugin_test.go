@@ -12,7 +12,7 @@ import (
 )
 
 func TestPluginDoesAsItsScriptSays(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	Bubble(t, func(t *testing.T) {
 		p := NewPlugin(NewJournal(), "db1", "vip")
 		do := func(a sdk.Action) sdk.Result {
 			ctx, cancel := context.WithTimeoutCause(t.Context(), 5*time.Second, errors.New("lease lost"))
@@ -49,7 +49,7 @@ func TestPluginDoesAsItsScriptSays(t *testing.T) {
 }
 
 func TestKillEndsADeafAct(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	Bubble(t, func(t *testing.T) {
 		p := NewPlugin(NewJournal(), "db1", "vip")
 		p.Next(sdk.Promote, Behaviour{Hangs: true, Deaf: true})
 		ctx, cancel := context.WithCancelCause(t.Context())
@@ -89,7 +89,7 @@ func TestKillEndsADeafAct(t *testing.T) {
 }
 
 func TestGuardEndsByItself(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	Bubble(t, func(t *testing.T) {
 		clock := NewClock()
 		p := NewPlugin(NewJournal(), "db1", "guard")
 		p.Guard = clock
@@ -136,7 +136,7 @@ func TestMemoryOnAFullDisk(t *testing.T) {
 }
 
 func TestClock(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	Bubble(t, func(t *testing.T) {
 		c := NewSkewedClock(10*time.Second, 1.01)
 		began, real := c.Now(), time.Now()
 		timer := c.Timer(began.Add(101 * time.Second))
