@@ -47,7 +47,14 @@ func scriptBreaches() []scriptBreach {
 	const knows = `= victim || exit 20`
 	return []scriptBreach{
 		{"needs its own process", []string{`test -e "$1" || exit 10`, `test -e "$1" || exit 1`}, "demote-first"},
-		{"too early", []string{work + `"$1" ;;`, "\t(sleep 0.5; : >\"$1\") >/dev/null 2>&1 & ;;"}, "promote"},
+		{ // and undone, what is still to come too, or another case would find that
+			"too early",
+			[]string{
+				work + `"$1" ;;`, "\t: >\"$1.soon\"\n\t(sleep 0.5; mv \"$1.soon\" \"$1\") >/dev/null 2>&1 & ;;",
+				"demote)\n", "demote)\n\trm -f \"$1.soon\"\n",
+			},
+			"promote",
+		},
 		{"not again", []string{`test ! -e "$1" || exit 10`, `test ! -e "$1" || exit 75`}, "promote-twice"},
 		{"does not look", []string{`test ! -e "$1" || exit 10`, ``}, "adopt"},
 		{"not a third attempt", []string{"case $DEPUTY_ACTION in\np", "test \"$DEPUTY_ATTEMPT\" != 3 || exit 1\ncase $DEPUTY_ACTION in\np"}, "repeat"},
