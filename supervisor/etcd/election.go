@@ -269,7 +269,12 @@ func (e *election) vacancy(now sdk.Instant, st *supervisor.State, b *basis, prim
 		e.mind("")
 		return
 	case e.taking:
-		return // what is seen of the pulse is needed again if that fails
+		// What is seen of the pulse is needed again if that fails. Until it is
+		// known, a primary that was lost stays lost.
+		if b.Primary == e.basis.Primary && b.Term == e.basis.Term {
+			st.Vacant, st.Unclean = e.state.Vacant, e.state.Unclean
+		}
+		return
 	}
 	pulse, ttl := e.named(st.Primary != nil, prim, term)
 	if own := e.c.owns(pulse); own != nil {

@@ -167,3 +167,43 @@ func TestACutOffPrimaryIsFollowedAfterItsTTL(t *testing.T) {
 		}
 	})
 }
+
+// Whoever takes the role of a lost primary, and has no answer yet, does not call
+// that one alive meanwhile: people are told what a State says.
+func TestALostPrimaryStaysLostWhileItsRoleIsTaken(t *testing.T) {
+	supervisortest.Bubble(t, func(t *testing.T) {
+		_, a, b, ea, eb, sa, sb := pair(t, 3*second)
+		take(t, ea, until(t, sa, "vacant", isVacant))
+		until(t, sb, "with a primary", func(st supervisor.State) bool { return st.Primary != nil })
+		a.host.cut(true)
+		lost := until(t, sb, "vacant", isVacant)
+		primary := b.keys.primary("db")
+		for _, line := range b.host.lines {
+			line.setSwallow(func(t txn) bool {
+				return slices.ContainsFunc(t.Then, func(o op) bool { return o.kind == opPut && o.span.has(primary) })
+			})
+		}
+		taken := make(chan error, 1)
+		go func() {
+			_, err := eb.Take(t.Context(), lost)
+			taken <- err
+		}()
+		time.Sleep(second / 2)
+		if err := b.Pause(t.Context(), "db", supervisor.Pause{Reason: "so that there is a newer State"}); err != nil {
+			t.Fatal(err)
+		}
+		st := until(t, sb, "paused", func(st supervisor.State) bool { return st.Pause != nil })
+		if !st.Vacant || !st.Unclean || st.Primary == nil || st.VacantAt != lost.VacantAt {
+			t.Errorf("while the role is taken: %+v, want it as before: %+v", st, lost)
+		}
+		if err := <-taken; !errors.Is(err, supervisor.ErrUnreachable) {
+			t.Errorf("take: %v", err)
+		}
+		for _, line := range b.host.lines {
+			line.setSwallow(nil)
+		}
+		if next := take(t, eb, until(t, sb, "vacant", isVacant)); next.Term() < 2 {
+			t.Errorf("term %d", next.Term())
+		}
+	})
+}
