@@ -270,8 +270,8 @@ func (e *election) vacancy(now sdk.Instant, st *supervisor.State, b *basis, prim
 		return
 	case e.taking:
 		// What is seen of the pulse is needed again if that fails. Until it is
-		// known, a primary that was lost stays lost.
-		if b.Primary == e.basis.Primary && b.Term == e.basis.Term {
+		// known, a primary that was lost stays lost, for who reads the State.
+		if st.Primary != nil && b.Primary == e.basis.Primary && b.Term == e.basis.Term {
 			st.Vacant, st.Unclean = e.state.Vacant, e.state.Unclean
 		}
 		return
