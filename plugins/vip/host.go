@@ -65,6 +65,14 @@ func (v *vip) sound(l link, e entry) bool {
 	return v.wants(l, e) && e.usable() && e.flags&flags == flags && (e.flags&unix.IFA_F_DEPRECATED != 0) == v.Deprecated
 }
 
+// stuck tells whether an address has to be removed to become sound: one that the
+// kernel does not answer for, and one of IPv4 with other flags, which Linux keeps
+// when it replaces it.
+func (v *vip) stuck(e entry) bool {
+	flags := v.flags(e.addr)
+	return !e.usable() || e.addr.Is4() && e.flags&flags != flags
+}
+
 // flags are those of an address that this plugin adds: nothing about routes
 // changes by it, and nobody waits for the end of duplicate address detection.
 func (v *vip) flags(a netip.Addr) uint32 {
@@ -120,7 +128,7 @@ func (v *vip) add(l link, now seen, until sdk.Instant) (err error) {
 		}
 	}
 	for _, e := range now.here { // before the guard of what they were is gone
-		if !v.wants(l, e) {
+		if !v.wants(l, e) || v.stuck(e) {
 			if err := v.kernel.remove(e); err != nil {
 				return err
 			}
@@ -255,7 +263,7 @@ func (v *vip) mend(until sdk.Instant, by string) error {
 		return nil // IPv6 addresses would come without their routes; its coming up is heard of
 	}
 	for _, e := range here {
-		if v.wants(l, e) && !e.usable() { // nothing but this makes it so
+		if v.wants(l, e) && v.stuck(e) {
 			if err := v.kernel.remove(e); err != nil {
 				return err
 			}

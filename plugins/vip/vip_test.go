@@ -302,6 +302,9 @@ func TestPromoteAfterOthers(t *testing.T) {
 	}
 	a.Run("ip", "address", "add", "192.0.2.10/32", "dev", "eth0")
 	a.promote(sdk.OutcomeDone) // it is guarded, so it is taken for a leftover
+	if out := a.Run("ip", "-4", "address", "show", "to", "192.0.2.10"); !strings.Contains(out, "noprefixroute") {
+		t.Errorf("not as the plugin adds it, which it would try to mend again and again: %s", out)
+	}
 	a.check(sdk.RolePrimary, true, "")
 	a.demote(sdk.OutcomeDone)
 	a.owns(false)
