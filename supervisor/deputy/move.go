@@ -288,28 +288,19 @@ func (a *app) follow(ctx context.Context, way *contact, s supervisor.State, r su
 func (a *app) meanwhile(ctx context.Context, service string, say func(string)) {
 	var act, said string
 	var next time.Time // to say something
-	for ctx.Err() == nil {
-		for st, err := range control.NewClient(a.dir(service)).WatchStatus(ctx) {
-			if err != nil {
-				break
-			}
-			if now, _, _ := strings.Cut(st.Doing, ": "); now != act {
-				act, said, next = now, "", time.Now().Add(quietTime)
-			}
-			if st.Doing != said && time.Now().After(next) {
-				said, next = st.Doing, time.Now().Add(quietTime)
-				say(st.Node + ": " + said)
-			}
+	for st := range a.statuses(ctx, service) {
+		if now, _, _ := strings.Cut(st.Doing, ": "); now != act {
+			act, said, next = now, "", time.Now().Add(quietTime)
 		}
-		select {
-		case <-time.After(quietTime):
-		case <-ctx.Done():
+		if st.Doing != said && time.Now().After(next) {
+			said, next = st.Doing, time.Now().Add(quietTime)
+			say(st.Node + ": " + said)
 		}
 	}
 }
 
-// quietTime is longer than most hooks take. A daemon says at least once in a Beat
-// what it does.
+// quietTime is longer than most hooks take, and shorter than a Beat: at least once
+// in that the daemon says what it does.
 const quietTime = control.Beat - control.Beat/10
 
 // conclude prints how it ended.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"sync"
 	"time"
@@ -82,25 +83,38 @@ func (a *app) noticeAll(ctx context.Context, wg *sync.WaitGroup, names []string,
 
 // notice says when this node's daemon has something new.
 func (a *app) notice(ctx context.Context, name string, changed chan<- struct{}) {
-	for ctx.Err() == nil {
-		role := ""
-		for st, err := range control.NewClient(a.dir(name)).WatchStatus(ctx) {
-			if err != nil {
-				break
-			}
-			now := fmt.Sprint(st.Role, st.Term, st.Verdict, st.Doing, st.State.Primary, st.State.Reservation, st.State.Pause)
-			if now == role {
-				continue // a beat
-			}
-			role = now
-			select {
-			case changed <- struct{}{}:
-			default:
-			}
+	last := ""
+	for st := range a.statuses(ctx, name) {
+		now := fmt.Sprint(st.Role, st.Term, st.Verdict, st.Doing, st.State.Primary, st.State.Reservation, st.State.Pause)
+		if now == last {
+			continue // a beat
 		}
+		last = now
 		select {
-		case <-time.After(redrawLatest):
-		case <-ctx.Done():
+		case changed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// statuses yields what this node's daemon says of a service, at each change and
+// at least once in a Beat, until ctx ends. While it does not answer it is asked
+// again and again.
+func (a *app) statuses(ctx context.Context, name string) iter.Seq[supervisor.Status] {
+	return func(yield func(supervisor.Status) bool) {
+		for ctx.Err() == nil {
+			for st, err := range control.NewClient(a.dir(name)).WatchStatus(ctx) {
+				if err != nil {
+					break
+				}
+				if !yield(st) {
+					return
+				}
+			}
+			select {
+			case <-time.After(control.Beat):
+			case <-ctx.Done():
+			}
 		}
 	}
 }
